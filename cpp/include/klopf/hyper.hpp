@@ -1,0 +1,15 @@
+#pragma once
+#include <vector>
+
+namespace klopf {
+
+// A numeric hyper-parameter: one value for all runs, or one for each.
+struct PerRun {
+  std::vector<double> values;
+  PerRun(double value = 0) : values{value} {}
+  PerRun(std::vector<double> each) : values(std::move(each)) {}
+  double operator[](int run) const { return values.size() == 1 ? values[0] : values[static_cast<std::size_t>(run)]; }
+  bool operator==(const PerRun&) const = default;
+};
+
+}  // namespace klopf

@@ -1,0 +1,7 @@
+#pragma once
+// The engine of networks that must keep learning.
+#include "klopf/error.hpp"
+#include "klopf/learner.hpp"
+#include "klopf/network.hpp"
+#include "klopf/synthetic.hpp"
+#include "klopf/threads.hpp"

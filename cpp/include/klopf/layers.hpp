@@ -1,0 +1,67 @@
+#pragma once
+#include <string>
+#include <variant>
+#include <vector>
+
+// Layers of a sequential network. Each lists its fields once; Python's constructors, repr and saved files follow from that.
+namespace klopf {
+
+struct Linear {
+  int outputs = 0;
+  template <class F>
+  static void fields(F&& f) {
+    f.required("outputs", &Linear::outputs, "number of units");
+  }
+};
+
+struct Conv2d {
+  int channels = 0, kernel = 0, stride = 1, padding = 0;
+  template <class F>
+  static void fields(F&& f) {
+    f.required("channels", &Conv2d::channels, "number of filters (units)");
+    f.required("kernel", &Conv2d::kernel, "height and width of a filter");
+    f("stride", &Conv2d::stride, "distance between neighbouring patches");
+    f("padding", &Conv2d::padding, "zeros added on each side");
+  }
+};
+
+struct MaxPool2d {
+  int kernel = 0, stride = 0;
+  template <class F>
+  static void fields(F&& f) {
+    f.required("kernel", &MaxPool2d::kernel, "height and width of a window");
+    f("stride", &MaxPool2d::stride, "distance between neighbouring windows; 0: the kernel's size");
+  }
+};
+
+struct Flatten {
+  template <class F>
+  static void fields(F&&) {}
+};
+
+struct ReLU {
+  template <class F>
+  static void fields(F&&) {}
+};
+
+struct LeakyReLU {
+  double slope = 0.01;
+  template <class F>
+  static void fields(F&& f) {
+    f("slope", &LeakyReLU::slope, "slope for negative inputs, in (0, 1)");
+  }
+};
+
+struct Tanh {
+  template <class F>
+  static void fields(F&&) {}
+};
+
+struct Sigmoid {
+  template <class F>
+  static void fields(F&&) {}
+};
+
+using Layer = std::variant<Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid>;
+
+}  // namespace klopf

@@ -1,0 +1,105 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "klopf/operations.hpp"
+
+namespace klopf {
+
+enum class Type : uint32_t { float32, float64, int32, int64, uint64, uint8 };
+std::size_t size_of(Type type);
+template <class T>
+constexpr Type type_of();
+template <>
+constexpr Type type_of<float>() { return Type::float32; }
+template <>
+constexpr Type type_of<double>() { return Type::float64; }
+template <>
+constexpr Type type_of<int32_t>() { return Type::int32; }
+template <>
+constexpr Type type_of<int64_t>() { return Type::int64; }
+template <>
+constexpr Type type_of<uint64_t>() { return Type::uint64; }
+template <>
+constexpr Type type_of<uint8_t>() { return Type::uint8; }
+
+// A named array that every run has.
+struct Slot {
+  std::string name;
+  Type type;
+  std::vector<int64_t> shape;  // of one run, as users see it
+  uint64_t offset;             // bytes from the start of a run's block
+  bool like_weights = false;  // as long as all weights together, and read and written as one array for each parameter
+  bool cleared_on_restart = false;
+  int64_t count() const;
+};
+
+// Where the arrays of a run lie in its block.
+class Layout {
+ public:
+  explicit Layout(uint32_t space) : space_(space) {}
+  // Finds the array, or adds it.
+  template <class T>
+  Ref<T> add(const std::string& name, std::vector<int64_t> shape = {}) {
+    return {space_, slots_[index(name, type_of<T>(), std::move(shape))].offset};
+  }
+  Slot& slot(const std::string& name);
+  const std::vector<Slot>& slots() const { return slots_; }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  std::size_t index(const std::string& name, Type type, std::vector<int64_t> shape);
+  uint32_t space_;
+  std::vector<Slot> slots_;
+  uint64_t bytes_ = 0;
+};
+
+// Scratch memory of a program, without names.
+class WorkLayout {
+ public:
+  template <class T>
+  Ref<T> take(std::size_t count) {
+    const Ref<T> ref{space_work, bytes_};
+    bytes_ += (count * sizeof(T) + 63) / 64 * 64;
+    return ref;
+  }
+  uint64_t bytes() const { return bytes_ + 256; }  // kernels may read a register past an array's end
+
+ private:
+  uint64_t bytes_ = 0;
+};
+
+// One zeroed block of memory a run (or a thread), each aligned to a cache line.
+class Blocks {
+ public:
+  Blocks() = default;
+  Blocks(int count, uint64_t bytes);
+  char* block(int i) const { return data_.get() + stride_ * static_cast<uint64_t>(i); }
+  template <class T>
+  T* at(Ref<T> ref, int i) const {
+    return reinterpret_cast<T*>(block(i) + ref.offset);
+  }
+  int count() const { return count_; }
+  uint64_t stride() const { return stride_; }
+
+ private:
+  struct Free {
+    void operator()(char* p) const;
+  };
+  std::unique_ptr<char, Free> data_;
+  uint64_t stride_ = 0;
+  int count_ = 0;
+};
+
+// An array of all runs, as it leaves or enters the engine: [runs, shape...], contiguous.
+struct Array {
+  std::string name;
+  Type type;
+  std::vector<int64_t> shape;
+  std::vector<char> data;
+};
+
+}  // namespace klopf

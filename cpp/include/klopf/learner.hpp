@@ -1,0 +1,89 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "klopf/network.hpp"
+#include "klopf/optimizers.hpp"
+#include "klopf/rules.hpp"
+
+namespace klopf {
+
+struct StepResult {
+  std::vector<double> loss, accuracy;           // [R]
+  std::vector<std::vector<uint8_t>> replaced;   // of each unit group [R, U]
+};
+struct History {
+  std::vector<double> loss, accuracy;  // [R, epochs]
+};
+struct Evaluation {
+  std::vector<double> loss, accuracy;  // [R]
+};
+struct RunOptions {
+  int64_t batch_size = 100, epochs = 1;
+  bool shuffle = true;
+  // Called about twice a second between epochs; may throw, and then all runs stand at the same epoch.
+  std::function<void()> between;
+};
+
+class Learner {
+ public:
+  Learner(std::shared_ptr<Network> network, std::string loss, Optimizer optimizer, std::vector<Rule> rules);
+
+  Network& network() { return *network_; }
+  bool classification() const { return loss_ == LossKind::cross_entropy; }
+  StepResult step(const Samples& samples);
+  History run(const Samples& samples, const RunOptions& options);
+  Evaluation evaluate(const Samples& samples);
+
+  // A loss of one's own. Activations and gradients of all runs are kept between the three calls.
+  std::vector<float> forward(const Samples& samples);
+  void backward(const float* grad_output, int64_t count);  // [R, count, O]
+  std::vector<std::vector<uint8_t>> apply();
+  std::vector<Array> gradients() const;
+
+  void restart();
+  std::vector<uint8_t> alive() const;
+  std::vector<Array> state() const;
+  void load_state(const std::vector<Array>& arrays);
+
+ private:
+  // A recorded pass and the judgement of its outputs.
+  struct Pass {
+    Tape tape;
+    Program judge;
+    Ref<double> loss;
+    Ref<int32_t> correct;
+    uint64_t work_bytes = 0;
+  };
+  std::vector<std::pair<Ref<double>, PerRun>> record(int capacity);
+  void record_loss(Pass& pass, WorkLayout& work, Ref<int32_t> alive);
+  void prepare(int64_t count, bool of_runs);
+  Play play(int run, char* workspace) const;
+  std::pair<double, int> learn(const Play& play);
+  std::vector<std::vector<uint8_t>> replaced() const;
+
+  std::shared_ptr<Network> network_;
+  LossKind loss_;
+  Optimizer optimizer_;
+  std::vector<Rule> rules_;
+  Layout layout_{space_learner};
+  Blocks blocks_;
+  Ref<int64_t> step_, epoch_;
+  Ref<int32_t> alive_;
+  std::vector<Ref<uint8_t>> replaced_;  // of each unit group; empty where no rule replaces units
+
+  Pass training_, evaluation_;
+  Program update_;  // optimizer, then unit rules
+  Blocks thread_work_, run_work_;
+  enum class Stage { none, forward, backward } stage_ = Stage::none;
+  int64_t forward_count_ = 0;
+};
+
+std::vector<std::string> loss_names(), utility_names();
+// A counter-based shuffle: the permutation of 0 .. count - 1 of (seed, stream, step). run() uses stream 0.
+std::vector<int64_t> permutation(uint64_t seed, uint32_t stream, int64_t step, int64_t count);
+
+}  // namespace klopf

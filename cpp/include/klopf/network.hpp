@@ -1,0 +1,140 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "klopf/backend.hpp"
+#include "klopf/layers.hpp"
+#include "klopf/layout.hpp"
+
+namespace klopf {
+
+// A layer's weights or biases, in the network's block.
+struct Parameter {
+  std::string name;             // "0.weight"
+  std::vector<int64_t> shape;   // as PyTorch has it
+  int64_t rows, columns;        // as the engine holds it: [units, fan_in]
+  int64_t positions, channels;  // columns = positions x channels, where users see channels x positions
+  Ref<float> ref;
+};
+
+// A step of the network after fusion: what it computes and on which parameters (index of its weight; the bias follows).
+struct Node {
+  enum class Kind { linear, conv, conv_relu_pool, max_pool, activation } kind;
+  int layer = 0;
+  int parameter = -1;
+  LinearShape linear{};
+  ConvShape conv{};
+  PoolShape pool{};
+  Activation activation{};
+  float slope = 0;
+  int64_t input_size = 0, output_size = 0;  // floats of one sample
+  int32_t channels = 1, height = 1, width = 1;  // of the output
+};
+
+// The arrays of one recorded pass over a batch of at most `capacity` samples.
+struct Tape {
+  int capacity = 0;
+  Program forward, backward;
+  Ref<float> input, output, grad_output;
+  Ref<float> grads;                       // of all weights, in their order
+  std::vector<Ref<float>> activities;     // of each unit group
+};
+
+struct NetworkOptions {
+  std::vector<Layer> layers;
+  std::vector<int64_t> input_shape;  // (I) or (C, H, W)
+  int runs = 1;
+  std::vector<uint64_t> seeds;       // default 0 .. runs - 1
+  std::string init = "kaiming";
+};
+
+// What a caller hands in: one array shared by all runs, or one for each. Nothing is copied.
+struct Samples {
+  const void* x = nullptr;
+  InputType type = InputType::float32;
+  int64_t count = 0;
+  bool per_run = false;
+  const float *scale = nullptr, *offset = nullptr;  // [C]
+  const int32_t* labels = nullptr;
+  const float* targets = nullptr;
+  bool targets_per_run = false;
+};
+
+// R independent sequential networks of one architecture.
+class Network {
+ public:
+  explicit Network(NetworkOptions options);
+
+  const NetworkOptions& options() const { return options_; }
+  int runs() const { return options_.runs; }
+  int64_t outputs() const { return nodes_.empty() ? input_size_ : nodes_.back().output_size; }
+  int64_t input_size() const { return input_size_; }
+  int input_channels() const { return channels_; }
+  const std::vector<Node>& nodes() const { return nodes_; }
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  const std::vector<Units>& units() const { return units_; }
+  bool is_convolution(std::size_t group) const;  // whether the units of a group are filters
+  // The initial distribution of a layer's weights, named as in NetworkOptions::init.
+  InitialDistribution initial(const Node& node, const std::string& name) const;
+  InitialDistribution initial(const Units& group, const std::string& name) const;
+
+  // outputs [R, N, O]
+  std::vector<float> infer(const Samples& samples);
+  // of each group [R, N, U, positions]
+  std::vector<std::vector<float>> activities(const Samples& samples);
+
+  // Layers counted among those with parameters; negative from the end. to: "zero", or "initial" for a fresh draw.
+  void reset(const std::vector<int>& layers, const std::string& to);
+  void reset_all();
+
+  std::vector<Array> state_dict() const;
+  void load_state_dict(const std::vector<Array>& arrays);
+  // Everything: parameters, statistics of units, random position.
+  std::vector<Array> state() const;
+  void load_state(const std::vector<Array>& arrays);
+  std::vector<Array> unit_state(int group) const;
+
+  // For learners.
+  Tape record(WorkLayout& work, int capacity, bool training) const;
+  Ref<float> weights() const { return weights_; }
+  int64_t weights_count() const { return weights_count_; }
+  Ref<uint64_t> seed() const { return seed_; }
+  Blocks& blocks() { return blocks_; }
+  Layout& layout() { return layout_; }
+  const Layout& layout() const { return layout_; }
+  Backend& backend() const { return *backend_; }
+  Batch batch(const Samples& samples, int run, int64_t first, int64_t count) const;
+
+ private:
+  void build();
+  void add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape);
+  void find_units();
+  void draw(const Node& node, int run);
+  template <class Visit>
+  void forward_all(const Samples& samples, Visit visit);
+
+  NetworkOptions options_;
+  std::shared_ptr<Backend> backend_;
+  int channels_ = 1, height_ = 1, width_ = 1;
+  int64_t input_size_ = 0;
+  std::vector<Node> nodes_;
+  std::vector<Parameter> parameters_;
+  std::vector<Units> units_;
+  Layout layout_{space_network};
+  Ref<float> weights_;
+  int64_t weights_count_ = 0;
+  Ref<uint64_t> seed_;
+  Ref<int64_t> draws_;
+  Blocks blocks_;
+};
+
+// Reads the arrays of a layout from blocks, and writes them; `parameters` splits those that are like weights.
+std::vector<Array> read_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters);
+void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays, const char* where);
+
+std::vector<std::string> initialiser_names();
+std::shared_ptr<Backend> make_cpu_backend();
+
+}  // namespace klopf

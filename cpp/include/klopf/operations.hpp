@@ -1,0 +1,252 @@
+#pragma once
+#include <stdint.h>
+
+#include "klopf/portable.hpp"
+
+// The operations a recorded step is made of: plain structures that say which arrays and shapes, and nothing about how.
+// Shape letters: B batch, C H W channels height width, I inputs, O outputs, U units, K kernel, S positions in an image.
+// Inside the engine images are channels-last [B, H, W, C], convolution weights [O, KH, KW, C], and a flattened image is (H, W, C).
+//
+// Nothing of the standard library is included here: these structures reach the files of the instruction-set levels.
+namespace klopf {
+
+// Memory comes in spaces. One block of a space belongs to one run (or, for the workspace, to one thread).
+enum : uint32_t { space_work = 0, space_learner = 1, space_network = 2, space_count = 8 };
+
+template <class T>
+struct Ref {
+  uint32_t space = space_count;  // space_count: absent
+  uint64_t offset = 0;           // bytes
+  KLOPF_MEMBER_FN bool present() const { return space != space_count; }
+};
+
+enum class InputType : uint32_t { float32, uint8 };
+
+// Where a step reads its samples. Arrays of a caller, valid during the call.
+struct Batch {
+  const void* x = nullptr;          // [N, C, H, W]
+  const int32_t* labels = nullptr;  // [N]
+  const float* targets = nullptr;   // [N, O]
+  const uint32_t* order = nullptr;  // positions of the samples in x; absent: first, first + 1, ...
+  const float* scale = nullptr;     // [C]; absent: 1
+  const float* offset = nullptr;    // [C]; absent: 0
+  int64_t first = 0;
+  int32_t count = 0;
+  InputType type = InputType::float32;
+};
+
+// One playing of a list: base addresses of the first run's blocks and the distance to the next run's.
+struct Play {
+  char* base[space_count] = {};
+  uint64_t stride[space_count] = {};
+  int32_t runs = 1;
+  Batch batch;
+  template <class T>
+  KLOPF_MEMBER_FN T* at(Ref<T> ref, int run = 0) const {
+    return ref.present() ? reinterpret_cast<T*>(base[ref.space] + stride[ref.space] * run + ref.offset) : nullptr;
+  }
+};
+
+struct LoadBatch {  // converts, scales and turns [C, H, W] into [H, W, C]
+  Ref<float> output;
+  int32_t channels, height, width;
+};
+
+struct LinearShape {
+  int32_t inputs, outputs;
+};
+struct LinearForward {
+  LinearShape shape;
+  Ref<float> input, weight, bias, output, scratch;
+};
+struct LinearBackward {
+  LinearShape shape;
+  Ref<float> input, weight, grad_output;
+  Ref<float> grad_weight, grad_bias, grad_input;  // grad_input absent at the first layer
+};
+
+struct ConvShape {
+  int32_t channels, height, width;  // input
+  int32_t outputs, kernel_height, kernel_width, stride, padding;
+  int32_t out_height, out_width;
+};
+struct ConvForward {
+  ConvShape shape;
+  Ref<float> input, weight, bias, output, scratch;
+};
+struct ConvBackward {
+  ConvShape shape;
+  Ref<float> input, weight, grad_output;
+  Ref<float> grad_weight, grad_bias, grad_input, scratch;
+};
+
+// Conv2d, ReLU and MaxPool2d (window = stride) at once: only the pooled output and each maximum's position are stored.
+struct ConvReluPoolForward {
+  ConvShape shape;
+  int32_t window, pooled_height, pooled_width;
+  Ref<float> input, weight, bias, output, scratch;
+  Ref<uint8_t> position;  // of the maximum in its window; no_position where ReLU let nothing through
+};
+struct ConvReluPoolBackward {
+  ConvShape shape;
+  int32_t window, pooled_height, pooled_width;
+  Ref<float> input, weight, grad_output;
+  Ref<uint8_t> position;
+  Ref<float> grad_weight, grad_bias, grad_input, scratch;
+};
+enum : uint8_t { no_position = 255 };
+
+struct PoolShape {
+  int32_t channels, height, width, kernel, stride, out_height, out_width;
+};
+struct MaxPoolForward {
+  PoolShape shape;
+  Ref<float> input, output;
+  Ref<uint8_t> position;
+};
+struct MaxPoolBackward {
+  PoolShape shape;
+  Ref<float> grad_output, grad_input;
+  Ref<uint8_t> position;
+};
+
+enum class Activation : uint32_t { relu, leaky_relu, tanh, sigmoid };
+struct ActivationForward {  // input and output may be the same array
+  Activation kind;
+  float slope;   // leaky_relu's
+  int64_t size;  // of one sample
+  Ref<float> input, output;
+};
+struct ActivationBackward {  // from the activation's outputs; grad_output and grad_input may be the same array
+  Activation kind;
+  float slope;
+  int64_t size;
+  Ref<float> output, grad_output, grad_input;
+};
+
+enum class LossKind : uint32_t { cross_entropy, mse, squared_error };
+struct Loss {
+  LossKind kind;
+  int32_t outputs;
+  Ref<float> output, grad_output;  // grad_output absent: only evaluated
+  Ref<double> loss;                // mean over the batch
+  Ref<int32_t> correct;            // samples classified correctly (cross_entropy)
+  Ref<int32_t> alive;              // cleared when the loss is not finite; absent when only evaluated
+};
+
+struct SgdStep {
+  int64_t count;
+  Ref<float> weights, grads, momentum;
+  Ref<double> step_size, momentum_rate, weight_decay;
+  Ref<int32_t> alive;  // cleared when a weight is no longer finite
+};
+struct AdamStep {
+  int64_t count;
+  int32_t epsilon_raw;
+  Ref<float> weights, grads, first, second;
+  Ref<int32_t> steps;  // of each weight, since its unit was replaced
+  Ref<double> step_size, beta1, beta2, epsilon, weight_decay;
+  Ref<int32_t> alive;
+};
+struct Perturb {  // w += noise * N(0, 1)
+  int64_t count;
+  Ref<float> weights;
+  Ref<double> noise;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+
+// The arrays of a group of units. Everything that judges, replaces or protects units is written against this.
+struct Units {
+  int32_t units, fan_in;
+  int32_t positions;          // S: places at which a unit is active (1, or H x W after pooling)
+  int32_t outputs, taps;      // outgoing weights [outputs, taps, units]
+  int32_t weights_by_position;  // 1: taps are positions (a flattened layer); 0: taps are shared by all positions
+  int32_t height, width;      // of the positions
+  int32_t place, next_place;  // layers of the incoming and outgoing weights; place keys random numbers
+  Ref<float> activity;        // [B, S, U]
+  Ref<float> incoming, bias;  // [U, fan_in], [U]
+  Ref<float> outgoing, next_bias;
+  Ref<int32_t> age;           // [U] parameter updates
+  Ref<float> last_activity;   // [U] mean |activity| of the last step
+  Ref<float> mean_trace, mean_activity;  // [U] running mean activity, and the same bias-corrected
+  Ref<float> utility_trace, utility;     // [U] running utility, and the same bias-corrected: what selection compares
+};
+
+enum class Initial : uint32_t { uniform, sparse };
+struct InitialDistribution {
+  Initial kind;
+  float weight_bound, bias_bound;
+};
+struct DrawWeights {
+  InitialDistribution initial;
+  int32_t rows, columns, place;
+  Ref<float> weight, bias;
+  Ref<uint64_t> seed;
+  Ref<int64_t> draw;  // how often the network was drawn before
+};
+
+struct UnitUtility {
+  Units group;
+  int32_t measure;  // index into rules/utilities.hpp
+  Ref<double> utility_decay;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+  Ref<float> scratch;
+};
+
+enum class CountFrom : uint32_t { eligible, all };
+enum class CountMode : uint32_t { accumulate, bernoulli };
+struct UnitSelect {
+  Units group;
+  CountFrom count_from;
+  CountMode count_mode;
+  Ref<double> replacement_rate, maturity, carry;
+  Ref<uint8_t> replaced;  // [U]
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+
+// State that an optimizer keeps for each weight, in the order of the weights; zero where a unit starts anew.
+struct WeightState {
+  Ref<uint32_t> values;  // 32-bit words
+};
+struct UnitReplace {
+  Units group;
+  InitialDistribution initial;
+  int32_t transfer_mean_to_bias;
+  Ref<uint8_t> replaced;
+  Ref<float> weights;  // start of all the network's weights: where WeightState lines up
+  WeightState state[3];
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+
+struct Advance {  // the end of a step
+  Ref<int64_t> step;
+};
+
+// The one list. The variant that a program holds, the backend's contract and the dispatch follow from it.
+#define KLOPF_OPERATIONS(X)                          \
+  X(LoadBatch, load_batch)                           \
+  X(LinearForward, linear_forward)                   \
+  X(LinearBackward, linear_backward)                 \
+  X(ConvForward, conv_forward)                       \
+  X(ConvBackward, conv_backward)                     \
+  X(ConvReluPoolForward, conv_relu_pool_forward)     \
+  X(ConvReluPoolBackward, conv_relu_pool_backward)   \
+  X(MaxPoolForward, max_pool_forward)                \
+  X(MaxPoolBackward, max_pool_backward)              \
+  X(ActivationForward, activation_forward)           \
+  X(ActivationBackward, activation_backward)         \
+  X(Loss, loss)                                      \
+  X(SgdStep, sgd_step)                               \
+  X(AdamStep, adam_step)                             \
+  X(Perturb, perturb)                                \
+  X(DrawWeights, draw_weights)                       \
+  X(UnitUtility, unit_utility)                       \
+  X(UnitSelect, unit_select)                         \
+  X(UnitReplace, unit_replace)                       \
+  X(Advance, advance)
+
+}  // namespace klopf

@@ -1,0 +1,42 @@
+#pragma once
+#include <string>
+#include <variant>
+
+#include "klopf/hyper.hpp"
+
+// Rules that act on units or weights after the optimizer.
+namespace klopf {
+
+struct ContinualBackprop {
+  PerRun replacement_rate = 1e-4;
+  std::string utility = "contribution";
+  PerRun utility_decay = 0.99, maturity = 100;
+  std::string count_from = "eligible", count_mode = "accumulate";
+  bool transfer_mean_to_bias = false, reset_optimizer_state = true;
+  std::string init;
+  template <class F>
+  static void fields(F&& f) {
+    using C = ContinualBackprop;
+    f("replacement_rate", &C::replacement_rate, "share of a layer's units replaced at each step, in [0, 1]");
+    f("utility", &C::utility, "utility measure: one of klopf.utilities");
+    f("utility_decay", &C::utility_decay, "eta of the running utility and mean activity, in [0, 1)");
+    f("maturity", &C::maturity, "updates for which a new unit is left alone");
+    f("count_from", &C::count_from, "\"eligible\" or \"all\": which units the rate counts");
+    f("count_mode", &C::count_mode, "\"accumulate\" fractions of units, or \"bernoulli\": below one a coin, above one truncated");
+    f("transfer_mean_to_bias", &C::transfer_mean_to_bias, "add a removed unit's mean contribution to the next layer's biases");
+    f("reset_optimizer_state", &C::reset_optimizer_state, "zero what the optimizer keeps for the weights that begin anew");
+    f.optional("init", &C::init, "distribution of new incoming weights: an initialiser's name; None: the network's");
+  }
+};
+
+struct ShrinkAndPerturb {
+  PerRun noise = 1e-5;
+  template <class F>
+  static void fields(F&& f) {
+    f("noise", &ShrinkAndPerturb::noise, "sigma of the normal noise added to every weight and bias after each step");
+  }
+};
+
+using Rule = std::variant<ContinualBackprop, ShrinkAndPerturb>;
+
+}  // namespace klopf

@@ -1,0 +1,42 @@
+#include "klopf/backend.hpp"
+
+#include "cpu/kernels.hpp"
+#include "cpu/units.hpp"
+#include "klopf/network.hpp"
+
+namespace klopf {
+namespace {
+
+// The CPU's operations, through the table of the instruction-set level in use. A play is always of one run.
+class CpuBackend final : public Backend {
+ public:
+#define KLOPF_FORWARD(Type, name) \
+  void name(const Type& op, const Play& play) override { kernels_.name(op, play); }
+  KLOPF_LEVEL_OPERATIONS(KLOPF_FORWARD)
+#undef KLOPF_FORWARD
+  void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
+  void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
+  void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }
+  void advance(const Advance& op, const Play& play) override { ++*play.at(op.step); }
+
+  std::size_t scratch(const LinearForward& op) const override { return size(kernels_.linear_scratch(op.shape)); }
+  std::size_t scratch(const ConvForward& op) const override { return size(kernels_.conv_scratch(op.shape)); }
+  std::size_t scratch(const ConvReluPoolForward& op) const override { return size(kernels_.conv_scratch(op.shape)); }
+  std::size_t scratch(const ConvBackward& op) const override {
+    return size(kernels_.conv_backward_scratch(op.shape, op.shape.out_height * op.shape.out_width));
+  }
+  std::size_t scratch(const ConvReluPoolBackward& op) const override {
+    return size(kernels_.conv_backward_scratch(op.shape, op.pooled_height * op.pooled_width));
+  }
+  std::size_t scratch(const UnitUtility& op) const override { return size(kernels_.unit_utility_scratch(op.group)); }
+
+ private:
+  static std::size_t size(int64_t floats) { return static_cast<std::size_t>(floats); }
+  const cpu::Kernels& kernels_ = *cpu::level().kernels;
+};
+
+}  // namespace
+
+std::shared_ptr<Backend> make_cpu_backend() { return std::make_shared<CpuBackend>(); }
+
+}  // namespace klopf

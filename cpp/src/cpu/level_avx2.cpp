@@ -1,0 +1,2 @@
+#define KLOPF_LEVEL avx2
+#include "cpu/level.inl"

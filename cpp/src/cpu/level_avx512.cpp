@@ -1,0 +1,2 @@
+#define KLOPF_LEVEL avx512
+#include "cpu/level.inl"

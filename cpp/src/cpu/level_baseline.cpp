@@ -1,0 +1,2 @@
+#define KLOPF_LEVEL baseline
+#include "cpu/level.inl"

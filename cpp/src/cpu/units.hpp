@@ -1,0 +1,10 @@
+#pragma once
+#include "klopf/operations.hpp"
+
+namespace klopf::cpu {
+
+void draw_weights(const DrawWeights& op, const Play& play);
+void unit_select(const UnitSelect& op, const Play& play);
+void unit_replace(const UnitReplace& op, const Play& play);
+
+}  // namespace klopf::cpu

@@ -1,0 +1,151 @@
+// Optimizers and rules put their operations into a recording.
+#include "learn/record.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "klopf/error.hpp"
+#include "rules/utilities.hpp"
+
+namespace klopf {
+
+// In the order of LossKind.
+std::vector<std::string> loss_names() { return {"cross_entropy", "mse", "squared_error"}; }
+std::vector<std::string> utility_names() { return {std::begin(UtilityMeasures::names), std::end(UtilityMeasures::names)}; }
+
+namespace {
+
+std::string number_text(double value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
+}
+
+}  // namespace
+
+int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known) {
+  const auto found = std::find(known.begin(), known.end(), value);
+  if (found != known.end()) return static_cast<int>(found - known.begin());
+  std::string names;
+  for (const std::string& k : known) names += (names.empty() ? "" : ", ") + k;
+  throw Error("[" + owner + "] " + name + " must be one of " + names + ", got \"" + value + "\"");
+}
+
+std::vector<Units> Recording::units() const {
+  std::vector<Units> groups = network.units();
+  for (std::size_t k = 0; k < groups.size(); ++k) groups[k].activity = tape.activities[k];
+  return groups;
+}
+
+Ref<double> Recording::number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high, bool high_included) {
+  const std::size_t runs = static_cast<std::size_t>(network.runs());
+  if (value.values.size() != 1 && value.values.size() != runs)
+    throw Error("[" + owner + "] " + name + " must be one number or " + std::to_string(runs) + " (one for each run), got " + std::to_string(value.values.size()));
+  for (const double v : value.values)
+    if (!std::isfinite(v) || v < low || v > high || (v == high && !high_included))
+      throw Error("[" + owner + "] " + name + " must be in [" + number_text(low) + ", " + (std::isinf(high) ? "infinity" : number_text(high)) + (high_included && !std::isinf(high) ? "]" : ")") + ", got " + number_text(v));
+  const Ref<double> ref = layout.add<double>(owner + "." + name);
+  hyper.emplace_back(ref, value);
+  return ref;
+}
+
+namespace {
+
+constexpr double infinity = HUGE_VAL;
+
+template <class T>
+Ref<T> for_each_weight(Recording& r, const std::string& name) {
+  const Ref<T> ref = r.layout.add<T>("optimizer." + name, {r.network.weights_count()});
+  Slot& slot = r.layout.slot("optimizer." + name);
+  slot.like_weights = slot.cleared_on_restart = true;
+  r.weight_state.push_back({{ref.space, ref.offset}});
+  return ref;
+}
+
+void record_one(const SGD& o, Recording& r) {
+  SgdStep op;
+  op.count = r.network.weights_count();
+  op.weights = r.network.weights();
+  op.grads = r.tape.grads;
+  op.momentum = for_each_weight<float>(r, "momentum");
+  op.step_size = r.number("SGD", "step_size", o.step_size, 0, infinity);
+  op.momentum_rate = r.number("SGD", "momentum", o.momentum, 0, 1, false);
+  op.weight_decay = r.number("SGD", "weight_decay", o.weight_decay, 0, infinity);
+  op.alive = r.alive;
+  r.update.push_back(op);
+}
+
+void record_one(const Adam& o, Recording& r) {
+  AdamStep op;
+  op.count = r.network.weights_count();
+  op.epsilon_raw = choice("Adam", "epsilon_at", o.epsilon_at, {"corrected", "raw"});
+  op.weights = r.network.weights();
+  op.grads = r.tape.grads;
+  op.first = for_each_weight<float>(r, "first_moment");
+  op.second = for_each_weight<float>(r, "second_moment");
+  op.steps = for_each_weight<int32_t>(r, "steps");
+  op.step_size = r.number("Adam", "step_size", o.step_size, 0, infinity);
+  op.beta1 = r.number("Adam", "beta1", o.beta1, 0, 1, false);
+  op.beta2 = r.number("Adam", "beta2", o.beta2, 0, 1, false);
+  op.epsilon = r.number("Adam", "epsilon", o.epsilon, 0, infinity);
+  op.weight_decay = r.number("Adam", "weight_decay", o.weight_decay, 0, infinity);
+  op.alive = r.alive;
+  r.update.push_back(op);
+}
+
+void record_one(const ContinualBackprop& rule, Recording& r, const std::string& owner) {
+  const Network& net = r.network;
+  if (!r.replaced.empty()) throw Error("[" + owner + "] a learner can have one rule that replaces units");
+  const std::vector<Units> groups = r.units();
+  if (groups.empty()) throw Error("[" + owner + "] the network has no hidden units");
+  const Ref<double> rate = r.number(owner, "replacement_rate", rule.replacement_rate, 0, 1);
+  const Ref<double> decay = r.number(owner, "utility_decay", rule.utility_decay, 0, 1, false);
+  const Ref<double> maturity = r.number(owner, "maturity", rule.maturity, 0, infinity);
+  const int measure = choice(owner, "utility", rule.utility, utility_names());
+  const auto count_from = static_cast<CountFrom>(choice(owner, "count_from", rule.count_from, {"eligible", "all"}));
+  const auto count_mode = static_cast<CountMode>(choice(owner, "count_mode", rule.count_mode, {"accumulate", "bernoulli"}));
+  const std::string init = rule.init.empty() ? net.options().init : rule.init;
+
+  // All utilities, then all selections, then all replacements, input side first.
+  for (const Units& g : groups) {
+    UnitUtility op{g, measure, decay, net.seed(), r.step, {}};
+    op.scratch = r.work.take<float>(net.backend().scratch(op));
+    r.update.push_back(op);
+  }
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    const Units& g = groups[k];
+    const std::string name = owner + "." + std::to_string(k) + ".";
+    const Ref<double> carry = r.layout.add<double>(name + "carry");
+    const Ref<uint8_t> replaced = r.layout.add<uint8_t>(name + "replaced", {g.units});
+    r.layout.slot(name + "carry").cleared_on_restart = r.layout.slot(name + "replaced").cleared_on_restart = true;
+    r.replaced.push_back(replaced);
+    r.update.push_back(UnitSelect{g, count_from, count_mode, rate, maturity, carry, replaced, net.seed(), r.step});
+  }
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    const Units& g = groups[k];
+    UnitReplace op{g, net.initial(g, init), rule.transfer_mean_to_bias, r.replaced[k], net.weights(), {}, net.seed(), r.step};
+    if (rule.reset_optimizer_state) std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
+    r.update.push_back(op);
+  }
+}
+
+void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& owner) {
+  r.update.push_back(Perturb{r.network.weights_count(), r.network.weights(), r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
+}
+
+}  // namespace
+
+void record(const Optimizer& optimizer, Recording& r) {
+  std::visit([&](const auto& o) { record_one(o, r); }, optimizer);
+}
+
+void record(const Rule& rule, Recording& r) {
+  static constexpr const char* names[] = {"ContinualBackprop", "ShrinkAndPerturb"};
+  std::string owner = names[rule.index()];
+  for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n) owner = names[rule.index()] + std::to_string(n);
+  r.owners.push_back(owner);
+  std::visit([&](const auto& o) { record_one(o, r, owner); }, rule);
+}
+
+}  // namespace klopf

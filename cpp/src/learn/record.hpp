@@ -1,0 +1,36 @@
+#pragma once
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "klopf/learner.hpp"
+
+namespace klopf {
+
+// A step being recorded: where optimizers and rules put their operations and keep their arrays.
+struct Recording {
+  const Network& network;
+  Layout& layout;
+  WorkLayout& work;
+  const Tape& tape;
+  Program& update;
+  Ref<int64_t> step;
+  Ref<int32_t> alive;
+  std::vector<std::pair<Ref<double>, PerRun>> hyper;  // hyper-parameters and their first values
+  std::vector<WeightState> weight_state;              // what the optimizer keeps for each weight
+  std::vector<Ref<uint8_t>> replaced;                 // of each unit group, where a rule replaces units
+  std::vector<std::string> owners;                    // names of the rules so far
+
+  // The network's unit groups, with the activities of this tape.
+  std::vector<Units> units() const;
+  // A hyper-parameter of `owner` in [low, high], one value or one for each run. Throws Error.
+  Ref<double> number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high, bool high_included = true);
+};
+
+// The index of `value` in the names known. Throws Error.
+int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known);
+
+void record(const Optimizer& optimizer, Recording& recording);
+void record(const Rule& rule, Recording& recording);
+
+}  // namespace klopf

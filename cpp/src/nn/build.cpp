@@ -1,0 +1,181 @@
+// From a list of layers to nodes: shapes, parameters, fusion, and the units found on the way.
+#include "klopf/error.hpp"
+#include "klopf/network.hpp"
+
+namespace klopf {
+namespace {
+
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;
+
+std::string where(const char* kind, std::size_t layer) { return "[" + std::string(kind) + ", layer " + std::to_string(layer) + "] "; }
+
+int out_size(int in, int kernel, int stride, int padding, const std::string& at) {
+  if (kernel > in + 2 * padding)
+    throw Error(at + "a kernel of " + std::to_string(kernel) + " does not fit an input of " + std::to_string(in) + " with padding " + std::to_string(padding));
+  return (in + 2 * padding - kernel) / stride + 1;
+}
+
+void expect_positive(const std::string& at, const char* name, int value) {
+  if (value < 1) throw Error(at + name + " must be at least 1, got " + std::to_string(value));
+}
+
+// The shape that flows from layer to layer.
+struct Flow {
+  int channels, height, width;
+  bool image;
+  int64_t size() const { return static_cast<int64_t>(channels) * height * width; }
+};
+
+}  // namespace
+
+void Network::add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape) {
+  node.parameter = static_cast<int>(parameters_.size());
+  const std::string prefix = std::to_string(node.layer) + ".";
+  const auto aligned = [](int64_t n) { return (n + 15) / 16 * 16; };
+  const auto place = [&](int64_t count) {
+    const Ref<float> ref{space_network, static_cast<uint64_t>(weights_count_) * sizeof(float)};
+    weights_count_ += aligned(count);
+    return ref;
+  };
+  parameters_.push_back({prefix + "weight", std::move(shape), rows, columns, positions, channels, place(rows * columns)});
+  parameters_.push_back({prefix + "bias", {rows}, rows, 1, 1, 1, place(rows)});
+}
+
+void Network::build() {
+  Flow flow{channels_, height_, width_, options_.input_shape.size() == 3};
+  const auto expect_image = [&](const std::string& at) {
+    if (!flow.image) throw Error(at + "needs an image [C, H, W], got a flat input of " + std::to_string(flow.size()));
+  };
+  for (std::size_t i = 0; i < options_.layers.size(); ++i) {
+    Node node;
+    node.layer = static_cast<int>(i);
+    node.input_size = flow.size();
+    const auto activation = [&](Activation kind, float slope = 0) {
+      node.kind = Node::Kind::activation;
+      node.activation = kind;
+      node.slope = slope;
+    };
+    const bool computes = std::visit(
+        Overloaded{
+            [&](const Linear& l) {
+              const std::string at = where("linear", i);
+              expect_positive(at, "outputs", l.outputs);
+              if (flow.image) throw Error(at + "needs a flat input: put Flatten() before it");
+              node.kind = Node::Kind::linear;
+              node.linear = {static_cast<int32_t>(flow.size()), l.outputs};
+              // A flattened image arrives as (H, W, C); users see (C, H, W).
+              add_parameters(node, l.outputs, flow.size(), flow.size() / flow.channels, flow.channels, {l.outputs, flow.size()});
+              flow = {l.outputs, 1, 1, false};
+              return true;
+            },
+            [&](const Conv2d& l) {
+              const std::string at = where("conv2d", i);
+              expect_image(at);
+              expect_positive(at, "channels", l.channels);
+              expect_positive(at, "kernel", l.kernel);
+              expect_positive(at, "stride", l.stride);
+              if (l.padding < 0) throw Error(at + "padding must not be negative, got " + std::to_string(l.padding));
+              node.kind = Node::Kind::conv;
+              node.conv = {flow.channels, flow.height, flow.width, l.channels, l.kernel, l.kernel, l.stride, l.padding,
+                           out_size(flow.height, l.kernel, l.stride, l.padding, at), out_size(flow.width, l.kernel, l.stride, l.padding, at)};
+              const int64_t taps = static_cast<int64_t>(l.kernel) * l.kernel;
+              add_parameters(node, l.channels, taps * flow.channels, taps, flow.channels, {l.channels, flow.channels, l.kernel, l.kernel});
+              flow = {l.channels, node.conv.out_height, node.conv.out_width, true};
+              return true;
+            },
+            [&](const MaxPool2d& l) {
+              const std::string at = where("maxpool2d", i);
+              expect_image(at);
+              expect_positive(at, "kernel", l.kernel);
+              if (l.kernel > 15) throw Error(at + "kernel must be at most 15, got " + std::to_string(l.kernel));
+              if (l.stride < 0) throw Error(at + "stride must not be negative, got " + std::to_string(l.stride));
+              node.kind = Node::Kind::max_pool;
+              const int stride = l.stride == 0 ? l.kernel : l.stride;
+              node.pool = {flow.channels, flow.height, flow.width, l.kernel, stride, out_size(flow.height, l.kernel, stride, 0, at), out_size(flow.width, l.kernel, stride, 0, at)};
+              flow.height = node.pool.out_height;
+              flow.width = node.pool.out_width;
+              return true;
+            },
+            [&](const Flatten&) {
+              flow = {flow.channels, flow.height, flow.width, false};
+              return false;
+            },
+            [&](const ReLU&) { return activation(Activation::relu), true; },
+            [&](const LeakyReLU& l) {
+              if (!(l.slope > 0 && l.slope < 1)) throw Error(where("leakyrelu", i) + "slope must be in (0, 1), got " + std::to_string(l.slope));
+              return activation(Activation::leaky_relu, static_cast<float>(l.slope)), true;
+            },
+            [&](const Tanh&) { return activation(Activation::tanh), true; },
+            [&](const Sigmoid&) { return activation(Activation::sigmoid), true; },
+        },
+        options_.layers[i]);
+    if (!computes) continue;
+    node.output_size = flow.size();
+    node.channels = flow.channels;
+    node.height = flow.height;
+    node.width = flow.width;
+    // Conv2d, ReLU, MaxPool2d become one node where windows do not overlap.
+    const std::size_t n = nodes_.size();
+    if (node.kind == Node::Kind::max_pool && n >= 2 && node.pool.kernel == node.pool.stride && nodes_[n - 1].kind == Node::Kind::activation &&
+        nodes_[n - 1].activation == Activation::relu && nodes_[n - 2].kind == Node::Kind::conv) {
+      Node fused = nodes_[n - 2];
+      fused.kind = Node::Kind::conv_relu_pool;
+      fused.pool = node.pool;
+      fused.output_size = node.output_size;
+      fused.height = node.height;
+      fused.width = node.width;
+      nodes_.resize(n - 2);
+      nodes_.push_back(fused);
+    } else {
+      nodes_.push_back(node);
+    }
+  }
+  if (parameters_.empty()) throw Error("[network] layers must contain a Linear or a Conv2d");
+  if (nodes_.back().output_size != nodes_.back().channels) throw Error("[network] the last layer must give a flat output: end with Flatten() and Linear()");
+}
+
+// The units of a layer: its outputs, as the next layer with parameters sees them.
+void Network::find_units() {
+  std::vector<std::size_t> with_parameters;
+  for (std::size_t i = 0; i < nodes_.size(); ++i)
+    if (nodes_[i].parameter >= 0) with_parameters.push_back(i);
+  for (std::size_t k = 0; k + 1 < with_parameters.size(); ++k) {
+    const Node &node = nodes_[with_parameters[k]], &next = nodes_[with_parameters[k + 1]], &last = nodes_[with_parameters[k + 1] - 1];
+    const Parameter& incoming = parameters_[static_cast<std::size_t>(node.parameter)];
+    const Parameter& outgoing = parameters_[static_cast<std::size_t>(next.parameter)];
+    Units g{};
+    g.units = static_cast<int32_t>(incoming.rows);
+    g.fan_in = static_cast<int32_t>(incoming.columns);
+    g.positions = last.height * last.width;
+    g.outputs = static_cast<int32_t>(outgoing.rows);
+    g.taps = static_cast<int32_t>(outgoing.positions);
+    g.weights_by_position = next.kind == Node::Kind::linear;
+    g.height = last.height;
+    g.width = last.width;
+    g.place = node.layer;
+    g.next_place = next.layer;
+    g.incoming = incoming.ref;
+    g.bias = parameters_[static_cast<std::size_t>(node.parameter) + 1].ref;
+    g.outgoing = outgoing.ref;
+    g.next_bias = parameters_[static_cast<std::size_t>(next.parameter) + 1].ref;
+    const std::string prefix = "units." + std::to_string(k) + ".";
+    const auto add = [&]<class T>(Ref<T>& ref, const char* name) {
+      ref = layout_.add<T>(prefix + name, {g.units});
+      layout_.slot(prefix + name).cleared_on_restart = true;
+    };
+    add(g.age, "age");
+    add(g.last_activity, "activity");
+    add(g.mean_trace, "mean_activity_trace");
+    add(g.mean_activity, "mean_activity");
+    add(g.utility_trace, "utility_trace");
+    add(g.utility, "utility");
+    units_.push_back(g);
+  }
+}
+
+}  // namespace klopf

@@ -1,0 +1,173 @@
+#include "klopf/network.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "klopf/error.hpp"
+#include "klopf/threads.hpp"
+
+namespace klopf {
+
+Network::Network(NetworkOptions options) : options_(std::move(options)), backend_(make_cpu_backend()) {
+  const auto& shape = options_.input_shape;
+  if ((shape.size() != 1 && shape.size() != 3) || std::any_of(shape.begin(), shape.end(), [](int64_t n) { return n < 1 || n > 1 << 24; }))
+    throw Error("[network] input_shape must be (inputs,) or (channels, height, width), each at least 1");
+  if (options_.runs < 1) throw Error("[network] runs must be at least 1, got " + std::to_string(options_.runs));
+  if (options_.seeds.empty())
+    for (int r = 0; r < options_.runs; ++r) options_.seeds.push_back(static_cast<uint64_t>(r));
+  if (options_.seeds.size() != static_cast<std::size_t>(options_.runs))
+    throw Error("[network] seeds must be " + std::to_string(options_.runs) + " numbers, one for each run, got " + std::to_string(options_.seeds.size()));
+  channels_ = static_cast<int>(shape[0]);
+  if (shape.size() == 3) height_ = static_cast<int>(shape[1]), width_ = static_cast<int>(shape[2]);
+  input_size_ = static_cast<int64_t>(channels_) * height_ * width_;
+
+  build();
+  weights_ = layout_.add<float>("weights", {weights_count_});
+  layout_.slot("weights").like_weights = true;
+  seed_ = layout_.add<uint64_t>("seed");
+  draws_ = layout_.add<int64_t>("draws");
+  find_units();
+  static_cast<void>(initial(nodes_[static_cast<std::size_t>(std::find_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.parameter >= 0; }) - nodes_.begin())], options_.init));
+  blocks_ = Blocks(options_.runs, layout_.bytes());
+  for (int r = 0; r < options_.runs; ++r) {
+    *blocks_.at(seed_, r) = options_.seeds[static_cast<std::size_t>(r)];
+    for (const Node& node : nodes_)
+      if (node.parameter >= 0) draw(node, r);
+  }
+}
+
+void Network::draw(const Node& node, int run) {
+  const Parameter& weight = parameters_[static_cast<std::size_t>(node.parameter)];
+  Play play;
+  play.base[space_network] = blocks_.block(run);
+  backend_->draw_weights({initial(node, options_.init), static_cast<int32_t>(weight.rows), static_cast<int32_t>(weight.columns), node.layer, weight.ref,
+                          parameters_[static_cast<std::size_t>(node.parameter) + 1].ref, seed_, draws_},
+                         play);
+}
+
+void Network::reset(const std::vector<int>& layers, const std::string& to) {
+  if (to != "zero" && to != "initial") throw Error("[reset] to must be \"zero\" or \"initial\", got \"" + to + "\"");
+  std::vector<const Node*> with_parameters;
+  for (const Node& node : nodes_)
+    if (node.parameter >= 0) with_parameters.push_back(&node);
+  const int count = static_cast<int>(with_parameters.size());
+  std::vector<const Node*> chosen;
+  for (const int layer : layers) {
+    if (layer < -count || layer >= count)
+      throw Error("[reset] layers must be from " + std::to_string(-count) + " to " + std::to_string(count - 1) + " (counting layers with parameters), got " + std::to_string(layer));
+    chosen.push_back(with_parameters[static_cast<std::size_t>(layer < 0 ? layer + count : layer)]);
+  }
+  for (int r = 0; r < runs(); ++r) {
+    if (to == "initial") ++*blocks_.at(draws_, r);
+    for (const Node* node : chosen) {
+      if (to == "initial") {
+        draw(*node, r);
+        continue;
+      }
+      for (int p = node->parameter; p < node->parameter + 2; ++p) {
+        const Parameter& parameter = parameters_[static_cast<std::size_t>(p)];
+        std::fill_n(blocks_.at(parameter.ref, r), parameter.rows * parameter.columns, 0.0f);
+      }
+    }
+  }
+}
+
+void Network::reset_all() {
+  std::vector<int> layers;
+  for (std::size_t i = 0; 2 * i < parameters_.size(); ++i) layers.push_back(static_cast<int>(i));
+  reset(layers, "initial");
+  for (const Slot& slot : layout_.slots())
+    if (slot.cleared_on_restart)
+      for (int r = 0; r < runs(); ++r) std::memset(blocks_.block(r) + slot.offset, 0, static_cast<std::size_t>(slot.count()) * size_of(slot.type));
+}
+
+bool Network::is_convolution(std::size_t group) const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [&](const Node& n) { return n.layer == units_[group].place && n.parameter >= 0 && n.kind != Node::Kind::linear; });
+}
+
+Batch Network::batch(const Samples& samples, int run, int64_t first, int64_t count) const {
+  Batch batch;
+  const int64_t before = samples.per_run ? static_cast<int64_t>(run) * samples.count : 0, targets_before = samples.targets_per_run ? static_cast<int64_t>(run) * samples.count : 0;
+  const int64_t bytes = samples.type == InputType::uint8 ? 1 : 4;
+  batch.x = static_cast<const char*>(samples.x) + before * input_size_ * bytes;
+  if (samples.labels) batch.labels = samples.labels + targets_before;
+  if (samples.targets) batch.targets = samples.targets + targets_before * outputs();
+  batch.scale = samples.scale;
+  batch.offset = samples.offset;
+  batch.first = first;
+  batch.count = static_cast<int32_t>(count);
+  batch.type = samples.type;
+  return batch;
+}
+
+// Plays the forward pass for all samples of all runs, a chunk at a time; visit(play, tape, run, first, count) after each.
+template <class Visit>
+void Network::forward_all(const Samples& samples, Visit visit) {
+  WorkLayout work;
+  const Tape tape = record(work, static_cast<int>(std::min<int64_t>(samples.count, 64)), false);
+  const Blocks workspaces(std::min(get_threads(), runs()), work.bytes());
+  parallel_for(runs(), [&](int run, int thread) {
+    Play play;
+    play.base[space_network] = blocks_.block(run);
+    play.base[space_work] = workspaces.block(thread);
+    for (int64_t first = 0; first < samples.count; first += tape.capacity) {
+      play.batch = batch(samples, run, first, std::min<int64_t>(tape.capacity, samples.count - first));
+      play_program(*backend_, tape.forward, play);
+      visit(play, tape, run, first, play.batch.count);
+    }
+  });
+}
+
+std::vector<float> Network::infer(const Samples& samples) {
+  std::vector<float> out(static_cast<std::size_t>(runs() * samples.count * outputs()));
+  forward_all(samples, [&](const Play& play, const Tape& tape, int run, int64_t first, int64_t count) {
+    std::copy_n(play.at(tape.output), count * outputs(), out.begin() + (run * samples.count + first) * outputs());
+  });
+  return out;
+}
+
+std::vector<std::vector<float>> Network::activities(const Samples& samples) {
+  std::vector<std::vector<float>> out;
+  for (const Units& g : units_) out.emplace_back(static_cast<std::size_t>(runs() * samples.count * g.units * g.positions));
+  forward_all(samples, [&](const Play& play, const Tape& tape, int run, int64_t first, int64_t count) {
+    for (std::size_t k = 0; k < units_.size(); ++k) {
+      const Units& g = units_[k];
+      const float* from = play.at(tape.activities[k]);
+      float* to = out[k].data() + (run * samples.count + first) * g.units * g.positions;
+      for (int64_t b = 0; b < count; ++b)
+        for (int s = 0; s < g.positions; ++s)
+          for (int u = 0; u < g.units; ++u) to[(b * g.units + u) * g.positions + s] = *from++;
+    }
+  });
+  return out;
+}
+
+std::vector<Array> Network::state_dict() const {
+  std::vector<Array> all = state();
+  all.resize(parameters_.size());
+  return all;
+}
+
+std::vector<Array> Network::state() const { return read_slots(layout_, blocks_, parameters_); }
+
+void Network::load_state(const std::vector<Array>& arrays) { write_slots(layout_, blocks_, parameters_, arrays, "load_state"); }
+
+void Network::load_state_dict(const std::vector<Array>& arrays) {
+  Layout weights_only(space_network);
+  static_cast<void>(weights_only.add<float>("weights", {weights_count_}));
+  weights_only.slot("weights").like_weights = true;
+  write_slots(weights_only, blocks_, parameters_, arrays, "load_state_dict");
+}
+
+std::vector<Array> Network::unit_state(int group) const {
+  const std::string prefix = "units." + std::to_string(group) + ".";
+  std::vector<Array> found;
+  for (Array& array : read_slots(layout_, blocks_, parameters_))
+    if (array.name.starts_with(prefix)) {
+      array.name = array.name.substr(prefix.size());
+      found.push_back(std::move(array));
+    }
+  return found;
+}
+
+}  // namespace klopf

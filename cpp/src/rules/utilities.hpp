@@ -1,0 +1,68 @@
+#pragma once
+#include "klopf/portable.hpp"
+
+// Utility measures of a unit (Dohare et al. 2024 and its code; algorithms of selective reinitialisation). To add one: a structure
+// with a name, what it needs, and its value; and its place in the list at the end.
+namespace klopf {
+
+// What is known of a unit at a step. f is its bias-corrected running mean activity, including this step.
+struct UnitSignals {
+  float outgoing;               // sum of |outgoing weights| (mean over positions where each has weights of its own)
+  float incoming;               // mean |incoming weights|
+  float contribution;           // mean |y| times outgoing, position by position
+  float centred_contribution;   // mean |y - f| times outgoing, position by position
+  float centred_activity;       // mean |y - f|
+  float uniform;                // a random number in (0, 1)
+};
+
+struct Contribution {
+  static constexpr const char* name = "contribution";
+  KLOPF_FN float value(const UnitSignals& s) { return s.contribution; }
+};
+struct ZeroContribution {
+  static constexpr const char* name = "zero_contribution";
+  KLOPF_FN float value(const UnitSignals& s) { return s.centred_contribution; }
+};
+struct AdaptableContribution {
+  static constexpr const char* name = "adaptable_contribution";
+  KLOPF_FN float value(const UnitSignals& s) { return s.centred_contribution / s.incoming; }
+};
+struct Weight {
+  static constexpr const char* name = "weight";
+  KLOPF_FN float value(const UnitSignals& s) { return s.outgoing; }
+};
+struct Adaptation {
+  static constexpr const char* name = "adaptation";
+  KLOPF_FN float value(const UnitSignals& s) { return 1 / s.incoming; }
+};
+struct FeatureByInput {
+  static constexpr const char* name = "feature_by_input";
+  KLOPF_FN float value(const UnitSignals& s) { return s.centred_activity / s.incoming; }
+};
+struct RandomUtility {  // drawn anew every step, never averaged
+  static constexpr const char* name = "random";
+  static constexpr bool averaged = false;
+  KLOPF_FN float value(const UnitSignals& s) { return s.uniform; }
+};
+
+template <class... Measures>
+struct MeasureList {
+  static constexpr int size = sizeof...(Measures);
+  static constexpr const char* names[size] = {Measures::name...};
+  // Calls visit(measure) for the index-th.
+  template <class Visit>
+  KLOPF_FN void with(int index, Visit visit) {
+    int i = 0;
+    static_cast<void>(((i++ == index ? (visit(Measures{}), true) : false) || ...));
+  }
+};
+
+template <class Measure>
+constexpr bool is_averaged() {
+  if constexpr (requires { Measure::averaged; }) return Measure::averaged;
+  else return true;
+}
+
+using UtilityMeasures = MeasureList<Contribution, ZeroContribution, AdaptableContribution, Weight, Adaptation, FeatureByInput, RandomUtility>;
+
+}  // namespace klopf

@@ -1,0 +1,216 @@
+// Layers, optimizers and rules: constructors, attributes and repr from the fields that each structure lists.
+#include <pybind11/stl.h>
+
+#include <cmath>
+
+#include "arrays.hpp"
+#include "klopf/learner.hpp"
+#include "module.hpp"
+
+namespace klopf::bindings {
+namespace {
+
+// How a field's type looks in Python, and how its value comes and goes.
+template <class T>
+struct Field;
+template <>
+struct Field<int> {
+  static constexpr const char* hint = "int";
+  static bool read(const py::handle& h, int& out) {
+    if (!PyLong_Check(h.ptr()) && !PyIndex_Check(h.ptr())) return false;
+    const long long value = PyLong_AsLongLong(py::int_(py::reinterpret_borrow<py::object>(h)).ptr());
+    if (value < INT32_MIN || value > INT32_MAX) {
+      PyErr_Clear();
+      return false;
+    }
+    out = static_cast<int>(value);
+    return true;
+  }
+  static py::object write(int v) { return py::int_(v); }
+};
+template <>
+struct Field<bool> {
+  static constexpr const char* hint = "bool";
+  static bool read(const py::handle& h, bool& out) {
+    if (!PyBool_Check(h.ptr())) return false;
+    out = h.ptr() == Py_True;
+    return true;
+  }
+  static py::object write(bool v) { return py::bool_(v); }
+};
+template <>
+struct Field<double> {
+  static constexpr const char* hint = "float";
+  static bool read(const py::handle& h, double& out) {
+    if (PyBool_Check(h.ptr())) return false;
+    out = PyFloat_AsDouble(h.ptr());
+    if (!PyErr_Occurred()) return true;
+    PyErr_Clear();
+    return false;
+  }
+  static py::object write(double v) { return py::float_(v); }
+};
+template <>
+struct Field<std::string> {
+  static constexpr const char* hint = "str";
+  static bool read(const py::handle& h, std::string& out) {
+    if (!py::isinstance<py::str>(h)) return false;
+    out = py::str(h);
+    return true;
+  }
+  static py::object write(const std::string& v) { return py::str(v); }
+};
+template <>
+struct Field<PerRun> {
+  static constexpr const char* hint = "float | collections.abc.Sequence[float] | numpy.typing.NDArray[typing.Any]";
+  static bool read(const py::handle& h, PerRun& out) {
+    double one;
+    if (!py::isinstance<py::array>(h) && Field<double>::read(h, one)) {
+      out = PerRun(one);
+      return true;
+    }
+    if (py::isinstance<py::str>(h)) return false;
+    const auto a = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(h);
+    if (!a) PyErr_Clear();
+    if (!a || a.ndim() > 1 || a.size() == 0) return false;
+    out = PerRun(std::vector<double>(a.data(), a.data() + a.size()));
+    return true;
+  }
+  static py::object write(const PerRun& v) {
+    if (v.values.size() == 1) return py::float_(v.values[0]);
+    return py::cast(v.values);
+  }
+};
+
+// Calls visit(name, member, doc, required, optional) for each field.
+template <class Visit>
+struct Fields {
+  Visit visit;
+  template <class M>
+  void operator()(const char* name, M member, const char* doc) { visit(name, member, doc, false, false); }
+  template <class M>
+  void required(const char* name, M member, const char* doc) { visit(name, member, doc, true, false); }
+  template <class M>
+  void optional(const char* name, M member, const char* doc) { visit(name, member, doc, false, true); }
+};
+template <class T, class Visit>
+void each_field(Visit visit) {
+  T::fields(Fields<Visit>{visit});
+}
+template <class T, class V>
+V value_type(V T::*);
+
+template <class T>
+T construct(const char* kind, const py::args& args, const py::kwargs& kwargs) {
+  T spec;
+  const std::string at = "[" + std::string(kind) + "] ";
+  std::size_t index = 0, used = 0;
+  std::string names;
+  each_field<T>([&](const char* name, auto member, const char*, bool required, bool optional) {
+    using V = decltype(value_type(member));
+    names += (names.empty() ? "" : ", ") + std::string(name);
+    py::object given;
+    if (index < args.size()) given = args[index];
+    ++index;
+    if (kwargs.contains(name)) {
+      if (given) throw Error(at + name + " is given twice");
+      given = kwargs[name];
+      ++used;
+    }
+    if (!given) {
+      if (required) throw Error(at + name + " is missing");
+      return;
+    }
+    if (optional && given.is_none()) return;
+    if (!Field<V>::read(given, spec.*member)) throw Error(at + name + " must be " + std::string(Field<V>::hint == Field<PerRun>::hint ? "a number, or one for each run" : Field<V>::hint) + ", got " + std::string(py::repr(given)));
+  });
+  if (args.size() > index) throw Error(at + "takes at most " + std::to_string(index) + " values (" + names + "), got " + std::to_string(args.size()));
+  if (kwargs.size() > used)
+    for (const auto& [key, value] : kwargs) {
+      const std::string name = py::str(key);
+      bool known = false;
+      each_field<T>([&](const char* field, auto, const char*, bool, bool) { known = known || name == field; });
+      if (!known) throw Error(at + "has no option \"" + name + "\"; it has " + (names.empty() ? "none" : names));
+    }
+  return spec;
+}
+
+template <class T>
+py::object attribute(const T& spec, auto member, bool optional) {
+  using V = decltype(value_type(member));
+  if constexpr (std::is_same_v<V, std::string>)
+    if (optional && (spec.*member).empty()) return py::none();
+  return Field<V>::write(spec.*member);
+}
+
+template <class T>
+py::dict fields_of(const T& spec) {
+  py::dict out;
+  each_field<T>([&](const char* name, auto member, const char*, bool, bool optional) { out[name] = attribute(spec, member, optional); });
+  return out;
+}
+
+template <class T>
+py::object bind(py::module_& m, const char* kind, const std::string& doc) {
+  std::string text = doc, signature = "__init__(self";
+  const T defaults{};
+  bool any = false;
+  each_field<T>([&](const char* name, auto member, const char* meaning, bool required, bool optional) {
+    using V = decltype(value_type(member));
+    text += (any ? "\n    " : "\n\nArgs:\n    ") + std::string(name) + ": " + meaning;
+    signature += ", " + std::string(name) + ": " + Field<V>::hint + (optional ? " | None" : "");
+    if (!required) signature += " = " + std::string(py::repr(attribute(defaults, member, optional)));
+    any = true;
+  });
+  signature += ") -> None";
+  py::options options;
+  options.disable_function_signatures();
+  py::class_<T> cls(m, kind, text.c_str());
+  cls.def(py::init([kind](const py::args& args, const py::kwargs& kwargs) { return construct<T>(kind, args, kwargs); }), signature.c_str());
+  each_field<T>([&](const char* name, auto member, const char* meaning, bool, bool optional) {
+    using V = decltype(value_type(member));
+    const std::string hint = "(self) -> " + std::string(Field<V>::hint == Field<PerRun>::hint ? "float | list[float]" : Field<V>::hint) + (optional ? " | None" : "");
+    cls.def_property_readonly(name, py::cpp_function([member, optional](const T& spec) { return attribute(spec, member, optional); }, hint.c_str()), meaning);
+  });
+  cls.def("fields", &fields_of<T>, "fields(self) -> dict[str, typing.Any]\n\nThe options by name, as plain values.");
+  cls.def("__eq__", [](const T& a, const py::object& b) { return py::isinstance<T>(b) && fields_of(a).equal(fields_of(b.cast<const T&>())); }, "__eq__(self, other: object) -> bool");
+  cls.def("__hash__", [](const T& a) { return py::hash(py::str(py::repr(fields_of(a)))); }, "__hash__(self) -> int");
+  cls.def(
+      "__repr__",
+      [kind](const T& spec) {
+        std::string out = std::string(kind) + "(";
+        bool first = true;
+        for (const auto& [key, value] : fields_of(spec)) {
+          out += (first ? "" : ", ") + std::string(py::str(key)) + "=" + std::string(py::repr(value));
+          first = false;
+        }
+        return out + ")";
+      },
+      "__repr__(self) -> str");
+  return cls;
+}
+
+}  // namespace
+
+void bind_specs(py::module_& m) {
+  m.attr("layers") = py::make_tuple(
+      bind<Linear>(m, "Linear", "Fully connected layer: y = W x + b, weight [R, outputs, inputs], bias [R, outputs]."),
+      bind<Conv2d>(m, "Conv2d", "Convolution of images [C, H, W]: weight [R, channels, C, kernel, kernel], bias [R, channels]."),
+      bind<MaxPool2d>(m, "MaxPool2d", "Largest value of each window. Behind Conv2d and ReLU all three run as one operation."),
+      bind<Flatten>(m, "Flatten", "From [C, H, W] to a vector, in that order."),
+      bind<ReLU>(m, "ReLU", "max(x, 0); its slope at 0 is 0."),
+      bind<LeakyReLU>(m, "LeakyReLU", "x where x >= 0, slope x elsewhere."),
+      bind<Tanh>(m, "Tanh", "Hyperbolic tangent."),
+      bind<Sigmoid>(m, "Sigmoid", "1 / (1 + exp(-x))."));
+  m.attr("optimizers") = py::make_tuple(
+      bind<SGD>(m, "SGD", "Stochastic gradient descent: v <- mu v + (g + lambda w); w <- w - alpha v.\n\nEach number may be an array [R], one value a run."),
+      bind<Adam>(m, "Adam", "Adam (Kingma and Ba 2015), with step counts of each weight so that a replaced unit begins anew.\n\nEach number may be an array [R], one value a run."));
+  m.attr("rules") = py::make_tuple(
+      bind<ContinualBackprop>(m, "ContinualBackprop",
+                          "Selective reinitialisation of the least useful units (Dohare et al., Nature 2024).\n\nAfter every update each hidden layer's units age and "
+                          "their running utility is updated; a share of those older than `maturity` is replaced, lowest utility first (equal ones: lowest index): "
+                          "incoming weights drawn anew, bias, outgoing weights and statistics zero. Each number may be an array [R]."),
+      bind<ShrinkAndPerturb>(m, "ShrinkAndPerturb", "Perturbation of Shrink and Perturb (Ash and Adams 2020), every step; shrinking is the optimizer's weight_decay."));
+}
+
+}  // namespace klopf::bindings

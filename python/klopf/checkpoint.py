@@ -1,0 +1,74 @@
+"""One atomic, checksummed safetensors file of named arrays with a JSON description."""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klopf._core import Error, isa
+from klopf.files import atomic_write, reason
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]], description: str) -> str:
+    total = zlib.crc32(description.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
+        total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), total)
+    return f"{total:08x}"
+
+
+def write(path: str | PathLike[str], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    """Writes arrays and a description that JSON can hold; an earlier file stays whole until this one is.
+
+    Raises:
+        klopf.Error: the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    description = json.dumps(meta)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    header = {"klopf": description, "checksum": _checksum(contiguous, description)}
+    data = save(contiguous, metadata=header)
+    with atomic_write(path, "wb") as file:
+        file.write(data)
+
+
+def read(path: str | PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """What `write` wrote: arrays and description.
+
+    Raises:
+        klopf.Error: the file is missing, truncated, corrupt or no checkpoint.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise Error(f"[checkpoint] cannot read {path}: {reason(error)}") from None
+    except SafetensorError:
+        raise Error(f"[checkpoint] {path} is truncated, corrupt or not a safetensors file") from None
+    if "klopf" not in header:
+        raise Error(f"[checkpoint] {path} was not written by klopf")
+    if header.get("checksum") != _checksum(arrays, header["klopf"]):
+        raise Error(f"[checkpoint] {path} is corrupt: its checksum does not match")
+    return arrays, json.loads(header["klopf"])
+
+
+def warn_of_other_level(path: str | PathLike[str], level: str) -> None:
+    """Says so when a checkpoint goes on at another instruction-set level than it was written at."""
+    if level != isa():
+        warnings.warn(
+            f"{path} was written at instruction-set level {level} and goes on at {isa()}: results will agree to "
+            f"rounding, not bit for bit (KLOPF_ISA={level} would)",
+            stacklevel=3,
+        )

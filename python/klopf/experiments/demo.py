@@ -1,0 +1,125 @@
+"""`klopf demo`: the loss of plasticity in two minutes, on built-in images.
+
+The same experiment as `klopf imagenet`, with the settings of `PRESET`: small images, a small network, short
+tasks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klopf.experiments import imagenet
+from klopf.experiments.results import FIGURE, LineResults, free_folder, read_results
+from klopf.experiments.settings import Parser, option
+from klopf.experiments.statistics import bootstrap_interval, mean
+
+PRESET: dict[str, Any] = {
+    # The stream and the network.
+    "size": 16,
+    "classes": 1000,
+    "tasks": 200,
+    "epochs": 10,
+    "batch_size": 50,
+    "train_images": 100,
+    "test_images": 100,
+    "channels": [8, 16],
+    "kernels": [3, 3],
+    "hidden": [32],
+    # The methods.
+    "method": ["bp", "l2", "snp", "cbp", "scratch"],
+    "profile": "authors",
+    # What is measured.
+    "metrics_every": 5,
+    "probe_images": 500,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See backprop lose plasticity, and continual backprop keep it, in two minutes."""
+
+    runs: int = option(8, "independent runs of each method", minimum=2)
+    seed: int = option(1000, "seed of the first run; the others count on from it", minimum=0)
+    threads: int = option(0, "threads; 0: KLOPF_NUM_THREADS, or one a core", minimum=0)
+    quiet: bool = option(False, "show no progress")
+
+
+@dataclass(frozen=True)
+class Where(imagenet.Where):
+    """Where the results go."""
+
+    out: str | None = option(
+        None, "results folder (default: results/demo, or the next number that is free)", placeholder="FOLDER"
+    )
+
+
+def command(arguments: Sequence[str]) -> None:
+    """`klopf demo`."""
+    parser = Parser("klopf demo", Settings.__doc__ or "")
+    parser.add_settings(Where)
+    parser.add_settings(Settings)
+    given = parser.parse(arguments)
+    where = Where(**{name: given.pop(name) for name in ("out", "overwrite", "resume") if name in given})
+    if where.resume is None:
+        path = where.out or free_folder("results/demo")
+        options = {**PRESET, **dataclasses.asdict(Settings(**given))}
+        plan = imagenet.plan(options, ["demo", *arguments])
+        imagenet.run(plan, path, overwrite=where.overwrite, program="klopf demo")
+    else:
+        path = where.resume
+        plan = imagenet.planned(path, imagenet.resumable(given, where))
+        imagenet.run(plan, path, resume=True, program="klopf demo")
+    print(table(read_results(path)))
+    print(f"figure: {Path(path) / FIGURE}.png")
+
+
+def table(lines: Sequence[LineResults]) -> str:
+    """Each method's accuracy early and late in the stream, with paired 95% bootstrap intervals over runs.
+
+    Early is the second tenth of the stream, when what earlier tasks taught has begun to help; late is the
+    last tenth.
+    """
+    tasks = lines[0].values["accuracy"].shape[1]
+    tenth = max(tasks // 10, 1)
+    early, late = slice(tenth, 2 * tenth), slice(tasks - tenth, tasks)
+    means = {line.label: (_mean(line, early), _mean(line, late)) for line in lines}
+    scratch = next((means[line.label][1] for line in lines if line.method == "scratch"), None)
+    rows = [
+        [
+            "accuracy (%)",
+            f"tasks {early.start + 1}-{early.stop}",
+            f"tasks {late.start + 1}-{late.stop}",
+            "change",
+            "late, against scratch",
+        ]
+    ]
+    for label, (before, after) in means.items():
+        against = "" if scratch is None or after is scratch else _with_interval(after - scratch)
+        rows.append(
+            [label, f"{mean(before):.1f}", f"{mean(after):.1f}", _with_interval(after - before), against]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    text = []
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        text.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+    runs = len(scratch) if scratch is not None else lines[0].values["accuracy"].shape[0]
+    text.append(f"mean of {runs} runs; in brackets: paired 95% bootstrap intervals over runs")
+    return "\n".join(text)
+
+
+def _mean(line: LineResults, tasks: slice) -> NDArray[np.float64]:
+    """Mean accuracy in percent of each run over some tasks [R]."""
+    return 100 * mean(line.values["accuracy"][:, tasks], axis=1)
+
+
+def _with_interval(differences: NDArray[np.float64]) -> str:
+    centre, low, high = bootstrap_interval(differences)
+    return f"{centre:+.1f} [{low:+.1f}, {high:+.1f}]"

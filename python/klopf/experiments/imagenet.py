@@ -1,0 +1,347 @@
+"""Continual ImageNet: a stream of classification tasks, and how well each method learns the latest one.
+
+    for each task of the stream
+        for each line (a method with its settings; all runs of it in lockstep)
+            new heads, zero                          the rest of the network goes on
+            train on the task for so many epochs
+            test accuracy, and metrics of the units
+
+Protocol: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632 (2024).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import klopf as kl
+from klopf import metrics
+from klopf.data.source import ImageSource, open_source
+from klopf.experiments.methods import (
+    METHODS,
+    PROFILES,
+    Line,
+    NetworkSize,
+    defaults_text,
+    line_of,
+    lines,
+    method_options,
+)
+from klopf.experiments.progress import Progress
+from klopf.experiments.record import Record
+from klopf.experiments.results import CHECKPOINT, FIGURE, MEASURED, Folder, free_folder, read_settings
+from klopf.experiments.session import Session
+from klopf.experiments.settings import Parser, option
+from klopf.experiments.statistics import mean
+from klopf.experiments.stop import StopSignals
+from klopf.experiments.stream import SPLITS, Task, TaskStream, probe_images
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Continual ImageNet; the defaults are the published experiment."""
+
+    method: tuple[str, ...] = option(("bp", "cbp"), "methods, one line each", choices=tuple(METHODS))
+    profile: str = option("authors", "where unset options of the methods come from", choices=tuple(PROFILES))
+
+    data: str = option("synthetic", "images packed by `klopf data pack`, or synthetic", placeholder="FILE")
+    size: int | None = option(None, "height and width of synthetic images (default: 32)", minimum=1)
+    classes: int | None = option(None, "number of synthetic classes (default: 1000)", minimum=1)
+    data_seed: int | None = option(None, "chooses the world of synthetic classes (default: 0)", minimum=0)
+
+    tasks: int = option(2000, "tasks of the stream", minimum=1)
+    runs: int = option(30, "independent runs, each with its own stream and weights", minimum=1)
+    seed: int = option(0, "seed of the first run; the others count on from it", minimum=0)
+    epochs: int = option(250, "passes over the training images of a task", minimum=1)
+    batch_size: int = option(100, "images of a minibatch", minimum=1)
+    classes_per_task: int = option(2, "classes told apart in a task", minimum=2)
+    train_images: int = option(600, "training images of a class", minimum=1)
+    test_images: int = option(100, "test images of a class", minimum=1)
+    split: str = option("fixed", "test images: the last ones of a class, or each run its own", choices=SPLITS)
+
+    channels: tuple[int, ...] = option((32, 64, 128), "filters of each convolution", minimum=1)
+    kernels: tuple[int, ...] = option((5, 3, 3), "height and width of each convolution's filters", minimum=1)
+    hidden: tuple[int, ...] = option((128, 128), "units of each hidden linear layer", minimum=1)
+
+    metrics_every: int = option(1, "tasks from one measurement of the units to the next", minimum=1)
+    probe_images: int = option(1000, "images that units are measured on", minimum=1)
+
+    checkpoint_every: float = option(60.0, "seconds between checkpoints", above=0)
+    threads: int = option(0, "threads; 0: KLOPF_NUM_THREADS, or one a core", minimum=0)
+    device: str = option("cpu", "where the networks live, see `klopf info`")
+    figure: bool = option(True, "draw the figure at the end")
+    quiet: bool = option(False, "show no progress")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the results go."""
+
+    out: str | None = option(
+        None,
+        "results folder (default: results/imagenet, or the next number that is free)",
+        placeholder="FOLDER",
+    )
+    overwrite: bool = option(False, "replace the results that --out has")
+    resume: str | None = option(None, "go on with the experiment in a results folder", placeholder="FOLDER")
+
+
+OPERATIONAL = (
+    "checkpoint_every",
+    "threads",
+    "figure",
+    "quiet",
+)  # change no result: free to differ on resuming
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the results."""
+
+    settings: Settings
+    lines: list[Line]
+    source: ImageSource
+    command: list[str]
+
+    @property
+    def seeds(self) -> list[int]:
+        """One seed a run."""
+        return [self.settings.seed + run for run in range(self.settings.runs)]
+
+    def describe(self) -> dict[str, Any]:
+        """What settings.json holds; `planned` reads it back."""
+        return {
+            "experiment": "imagenet",
+            "command": shlex.join(["klopf", *self.command]),
+            "settings": dataclasses.asdict(self.settings),
+            "lines": [line.describe() for line in self.lines],
+            "seeds": self.seeds,
+            "data": self.source.describe(),
+            "versions": {
+                "klopf": kl.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "isa": kl.isa(),
+        }
+
+
+def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
+    """The plan for given options of `Settings` and of the methods (a list of values each).
+
+    command: the words of the command line, for the settings file.  Raises kl.Error where options do not fit
+    together.
+    """
+    names = {field.name for field in dataclasses.fields(Settings)}
+    settings = Settings(**{name: _frozen(value) for name, value in given.items() if name in names})
+    of_methods = {name: value for name, value in given.items() if name not in names}
+    return Plan(
+        settings, lines(settings.method, settings.profile, of_methods), _source(settings), list(command)
+    )
+
+
+def planned(folder: str | Path, changed: Mapping[str, Any]) -> Plan:
+    """The plan of a results folder.  changed: options of `OPERATIONAL` that are to differ this time."""
+    described = read_settings(folder)
+    try:
+        settings = Settings(**{name: _frozen(value) for name, value in described["settings"].items()})
+        chosen = [line_of(line) for line in described["lines"]]
+        command = shlex.split(described["command"])[1:]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
+    return Plan(dataclasses.replace(settings, **changed), chosen, open_source(described["data"]), command)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _source(settings: Settings) -> ImageSource:
+    synthetic = {"classes": settings.classes, "size": settings.size, "seed": settings.data_seed}
+    asked = {name: value for name, value in synthetic.items() if value is not None}
+    if settings.data == "synthetic":
+        images = settings.train_images + settings.test_images
+        return open_source({"kind": "synthetic", "images_per_class": images, **asked})
+    if asked:
+        raise kl.Error(
+            "--size, --classes and --data-seed are options of synthetic data, got --data " + settings.data
+        )
+    return open_source(settings.data)
+
+
+# --- the experiment -----------------------------------------------------------------------------------------
+
+
+class Experiment:
+    """The loop over tasks and lines, from wherever the record stands.
+
+    Raises kl.Error where the data have too few classes or images, or the network does not fit the images.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        settings, self.source = plan.settings, plan.source
+        self.plan, self.settings = plan, settings
+        self.stream = TaskStream(
+            self.source,
+            plan.seeds,
+            classes_per_task=settings.classes_per_task,
+            train_images=settings.train_images,
+            test_images=settings.test_images,
+            split=settings.split,
+        )
+        size = NetworkSize(settings.channels, settings.kernels, settings.hidden, settings.classes_per_task)
+        shape = (3, self.source.size, self.source.size)
+        self.learners = [line.method.build(size, shape, plan.seeds, settings.device) for line in plan.lines]
+        self.record = Record(train_loss=np.full(settings.runs, np.nan))
+
+    def run(self, folder: Folder, session: Session) -> None:
+        """Everything that is left to do."""
+        self.pixels = {"scale": self.source.scale, "offset": self.source.offset}
+        self.probe = probe_images(self.source, self.settings.probe_images)
+        for task in range(self.record.task, self.settings.tasks):
+            with session.timed("data"):
+                images = self.stream.task(task)
+            for index in range(self.record.line, len(self.plan.lines)):
+                values = self.learn(task, index, images, session)
+                folder.add_results(len(self.record.rows), values)
+                self.record.finish_line(values, len(self.plan.lines))
+                session.serve()
+
+    def learn(self, task: int, index: int, images: Task, session: Session) -> Values:
+        """One line learns one task: what is measured at its end [R, MEASURED]."""
+        line, learner, record = self.plan.lines[index], self.learners[index], self.record
+        if record.epoch == 0:
+            line.method.begin_task(learner, task)
+        alive = learner.alive.copy()
+        while record.epoch < self.settings.epochs:
+            epochs = session.slice(index, self.settings.epochs - record.epoch)
+            with session.training(index, line.label, epochs):
+                history = learner.run(
+                    images.train,
+                    images.train_labels,
+                    batch_size=self.settings.batch_size,
+                    epochs=epochs,
+                    shuffle=True,
+                    **self.pixels,
+                )
+            record.epoch += epochs
+            record.train_loss = np.asarray(history.loss[:, -1], dtype=np.float64)
+            if record.epoch < self.settings.epochs:
+                session.serve()
+        values = self.measure(task, learner, images, session)
+        for run in np.flatnonzero(alive & ~learner.alive):
+            session.progress.note(f"{line.label}: run {run} diverged in task {task + 1}")
+        session.progress.measured(line.label, *_means(values))
+        return values
+
+    def measure(self, task: int, learner: kl.Learner, images: Task, session: Session) -> Values:
+        """Test accuracy, and every so many tasks the metrics: [R, MEASURED], NaN where not measured."""
+        with session.timed("evaluate"):
+            result = learner.evaluate(images.test, images.test_labels, **self.pixels)
+        found = {
+            "accuracy": result.accuracy,
+            "train_loss": self.record.train_loss,
+            "diverged": ~learner.alive,
+        }
+        if task % self.settings.metrics_every == 0 or task == self.settings.tasks - 1:
+            with session.timed("metrics"):
+                found |= metrics.measure(learner.net, self.probe, **self.pixels)
+        values = np.full((self.settings.runs, len(MEASURED)), np.nan)
+        for column, name in enumerate(MEASURED):
+            if name in found:
+                values[:, column] = found[name]
+        return values
+
+
+def _means(values: Values) -> tuple[float, float]:
+    """Mean accuracy and dormant rate over the runs that have them, for the progress."""
+    accuracy, dormant = values[:, [MEASURED.index("accuracy"), MEASURED.index("dormant_rate")]].T
+    return float(mean(accuracy)), float(mean(dormant))
+
+
+def run(
+    plan: Plan,
+    path: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    program: str = "klopf imagenet",
+) -> None:
+    """Do the experiment, or the rest of it, in the results folder `path`, and draw the figure.
+
+    program: what the person has to type, with --resume, to go on.  Raises Stopped after SIGINT or SIGTERM,
+    once the checkpoint is written, and kl.Error for what the person can mend.
+    """
+    settings, folder = plan.settings, Folder(path)
+    if not resume and not overwrite:
+        folder.refuse_results()
+    if settings.threads:
+        kl.set_threads(settings.threads)
+    experiment = Experiment(plan)
+    record = experiment.record
+    with StopSignals() as stop, closing(folder):
+        if resume:
+            folder.lock()
+            if (folder / CHECKPOINT).exists():  # else it was killed before its first one, and begins again
+                record.load(folder / CHECKPOINT, experiment.learners)
+        else:
+            folder.create(plan.describe(), overwrite=overwrite)
+        folder.begin_results([line.describe() for line in plan.lines], plan.seeds, record.rows)
+        steps = len(plan.lines) * settings.epochs
+        done = record.task * steps + record.line * settings.epochs + record.epoch
+        progress = Progress(settings.tasks, steps, done, settings.quiet)
+        every = settings.checkpoint_every
+        with Session(
+            folder, record, experiment.learners, progress, stop, program=program, checkpoint_every=every
+        ) as session:
+            experiment.run(folder, session)
+    if settings.figure:
+        from klopf.experiments.plot import plot
+
+        plot([path], Path(path) / f"{FIGURE}.png")
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def command(arguments: Sequence[str]) -> None:
+    """`klopf imagenet`."""
+    parser = Parser(
+        "klopf imagenet", "Continual ImageNet: how well do networks still learn the latest of many tasks?"
+    )
+    parser.add_settings(Where)
+    parser.add_settings(Settings)
+    group = parser.add_argument_group("settings of the methods (with several values: one line each)")
+    for asked in method_options().values():
+        parser.add_option(group, asked, defaults_text(asked.name), several=True)
+    given = parser.parse(arguments)
+    where = Where(**{name: given.pop(name) for name in ("out", "overwrite", "resume") if name in given})
+    if where.resume is None:
+        path = where.out or free_folder("results/imagenet")
+        run(plan(given, ["imagenet", *arguments]), path, overwrite=where.overwrite)
+    else:
+        path = where.resume
+        run(planned(path, resumable(given, where)), path, resume=True)
+    print(f"results and figure in {path}")
+
+
+def resumable(given: Mapping[str, Any], where: Where) -> dict[str, Any]:
+    """The options that may come with --resume; kl.Error for any other."""
+    refused = [name for name in given if name not in OPERATIONAL]
+    refused += [name for name in ("out", "overwrite") if getattr(where, name)]
+    if refused:
+        raise kl.Error(
+            f"--resume takes the settings from its folder, got --{refused[0].replace('_', '-')} as well"
+        )
+    return dict(given)

@@ -1,0 +1,301 @@
+"""The methods that are compared: one settings dataclass each, which is the command line too.
+
+A method knows how to build its learner and what happens between two tasks.  Values that were published with a
+method stand in `PUBLISHED`; where a paper and its authors' code differ, the two profiles spell the difference
+out.
+Source: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632 (2024), and its public
+code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import klopf as kl
+from klopf.experiments.settings import Option, option, options, written
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """The network of the experiment: blocks of Conv2d-ReLU-MaxPool2d(2), then linear layers with ReLU.
+
+    channels: filters of each block.  kernels: their height and width.  hidden: units of each hidden linear
+    layer.
+    outputs: classes of a task, one head each.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128)
+    kernels: tuple[int, ...] = (5, 3, 3)
+    hidden: tuple[int, ...] = (128, 128)
+    outputs: int = 2
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.kernels):
+            raise kl.Error(
+                f"[network] expected one of --kernels for each of --channels, got {len(self.kernels)} "
+                f"for {len(self.channels)}"
+            )
+
+    def layers(self) -> list[Any]:
+        """The layers, input side first; no padding."""
+        made: list[Any] = []
+        for channels, kernel in zip(self.channels, self.kernels, strict=True):
+            made += [kl.Conv2d(channels, kernel), kl.ReLU(), kl.MaxPool2d(2)]
+        made.append(kl.Flatten())
+        for units in self.hidden:
+            made += [kl.Linear(units), kl.ReLU()]
+        return [*made, kl.Linear(self.outputs)]
+
+
+@dataclass(frozen=True)
+class Backprop:
+    """Backprop with momentum: weights are initialised once, only the heads are zeroed at a task switch."""
+
+    name: ClassVar[str] = "bp"
+
+    step_size: float = option(0.01, "step size of SGD", above=0)
+    momentum: float = option(0.9, "momentum of SGD", minimum=0)
+    init: str = option("pytorch", "how weights are drawn before the first task", choices=kl.initialisers)
+
+    def layers(self, size: NetworkSize) -> list[Any]:
+        """The network of this method."""
+        return size.layers()
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.SGD(step_size=self.step_size, momentum=self.momentum)
+
+    def rules(self) -> list[Any]:
+        """The unit rules that follow the optimizer in every step."""
+        return []
+
+    def build(
+        self, size: NetworkSize, input_shape: tuple[int, ...], seeds: Sequence[int], device: str
+    ) -> kl.Learner:
+        """A learner with one run for each seed."""
+        network = kl.Network(
+            self.layers(size),
+            input_shape=input_shape,
+            runs=len(seeds),
+            seeds=list(seeds),
+            init=self.init,
+            device=device,
+        )
+        return kl.Learner(network, loss="cross_entropy", optimizer=self.optimizer(), rules=self.rules())
+
+    def begin_task(self, learner: kl.Learner, task: int) -> None:
+        """What happens before task number `task` (from 0): new heads, all zero; momentum is kept."""
+        learner.net.reset([-1], to="zero")
+
+
+@dataclass(frozen=True)
+class L2(Backprop):
+    """Backprop with L2 regularisation, coupled: the decay is part of the gradient, biases included."""
+
+    name: ClassVar[str] = "l2"
+
+    weight_decay: float = option(0.0, "L2 regularisation: gradient += weight_decay * weight", minimum=0)
+
+    def optimizer(self) -> Any:
+        return kl.SGD(step_size=self.step_size, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class ShrinkAndPerturb(L2):
+    """Shrink and Perturb: L2 shrinks; Gaussian noise is added to every weight and bias after every step."""
+
+    name: ClassVar[str] = "snp"
+
+    noise: float = option(1e-5, "standard deviation of the noise added at every step", minimum=0)
+
+    def rules(self) -> list[Any]:
+        return [kl.ShrinkAndPerturb(noise=self.noise)]
+
+
+@dataclass(frozen=True)
+class ContinualBackprop(L2):
+    """Continual backprop: mature units of least utility are replaced by new ones, a few at a time."""
+
+    name: ClassVar[str] = "cbp"
+
+    replacement_rate: float = option(3e-4, "share of the counted units replaced at each step", minimum=0)
+    utility: str = option("adaptable_contribution", "utility of a unit", choices=kl.utilities)
+    utility_decay: float = option(0.99, "decay of the running averages of utility and activity", minimum=0)
+    maturity: int = option(100, "age in steps up to which a unit is protected", minimum=0)
+    count_from: str = option(
+        "all", "units that the replacement rate is a share of", choices=("eligible", "all")
+    )
+    count_mode: str = option(
+        "accumulate", "how fractions of a unit are rounded", choices=("accumulate", "bernoulli")
+    )
+    transfer_mean_to_bias: bool = option(
+        False, "whether the mean activity of a replaced unit moves into the biases that it fed"
+    )
+    reset_optimizer_state: bool = option(False, "whether a new unit's weights begin without momentum")
+    replacement_init: str = option(
+        "pytorch", "how a new unit's weights are drawn", choices=("network", *kl.initialisers)
+    )
+
+    def rules(self) -> list[Any]:
+        rule = kl.ContinualBackprop(
+            replacement_rate=self.replacement_rate,
+            utility=self.utility,
+            utility_decay=self.utility_decay,
+            maturity=self.maturity,
+            count_from=self.count_from,
+            count_mode=self.count_mode,
+            transfer_mean_to_bias=self.transfer_mean_to_bias,
+            reset_optimizer_state=self.reset_optimizer_state,
+            init=None if self.replacement_init == "network" else self.replacement_init,
+        )
+        return [rule]
+
+
+@dataclass(frozen=True)
+class Scratch(Backprop):
+    """A new network for every task: the line against which a loss of plasticity is seen."""
+
+    name: ClassVar[str] = "scratch"
+
+    def begin_task(self, learner: kl.Learner, task: int) -> None:
+        if task > 0:
+            learner.restart()
+        super().begin_task(learner, task)
+
+
+@dataclass(frozen=True)
+class Linear(Backprop):
+    """A linear classifier of the pixels: the baseline that has no features to lose."""
+
+    name: ClassVar[str] = "linear"
+
+    def layers(self, size: NetworkSize) -> list[Any]:
+        return [kl.Flatten(), kl.Linear(size.outputs)]
+
+
+METHODS: dict[str, type[Backprop]] = {
+    method.name: method for method in (Linear, Backprop, L2, ShrinkAndPerturb, ContinualBackprop, Scratch)
+}
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    # What paper and code agree on.  No step size was published for the linear baseline: 0.001 is ours.
+    "linear": {"step_size": 0.001},
+    "bp": {"step_size": 0.01},
+    "l2": {"step_size": 0.03, "weight_decay": 3e-6},
+    "snp": {"step_size": 0.01, "weight_decay": 1e-5, "noise": 1e-5},
+    "cbp": {
+        "step_size": 0.01,
+        "replacement_rate": 3e-4,
+        "maturity": 100,
+        "utility_decay": 0.99,
+        "count_mode": "accumulate",
+        "transfer_mean_to_bias": False,
+    },
+    "scratch": {"step_size": 0.01},
+}
+
+_INIT = {
+    # The text says Kaiming; the code leaves the layers as its framework draws them, U(-b, b) with b = 1 /
+    # sqrt(fan_in).
+    "paper": "kaiming",
+    "authors": "pytorch",
+}
+
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    profile: {name: {"init": init} for name in METHODS} for profile, init in _INIT.items()
+}
+PROFILES["paper"]["cbp"].update(
+    utility="contribution",
+    count_from="eligible",
+    replacement_init="network",
+    reset_optimizer_state=True,  # the text makes the replaced unit a new one
+)
+PROFILES["authors"]["cbp"].update(
+    utility="adaptable_contribution",
+    count_from="all",
+    replacement_init="pytorch",  # whatever the initialisation of the network
+    reset_optimizer_state=False,  # momentum is never touched
+)
+
+
+def resolve(name: str, profile: str, given: Mapping[str, Any]) -> Backprop:
+    """A method with every setting filled in: what was given, else the profile, else what was published."""
+    return METHODS[name](**{**PUBLISHED[name], **PROFILES[profile][name], **given})
+
+
+def method_options() -> dict[str, Option]:
+    """Every option that some method has, by name, in the order in which the methods add them."""
+    return {one.name: one for method in METHODS.values() for one in options(method)}
+
+
+def defaults_text(name: str) -> str:
+    """For the help: an option's default in both profiles, by method."""
+    parts = []
+    for profile in ("authors", "paper"):
+        values: dict[str, list[str]] = {}
+        for method in METHODS:
+            settings = resolve(method, profile, {})
+            if hasattr(settings, name):
+                values.setdefault(written(getattr(settings, name)), []).append(method)
+        several = len(values) > 1
+        text = ", ".join((f"{'/'.join(who)} " if several else "") + value for value, who in values.items())
+        parts.append(text)
+    return f"default: {parts[0]}" if parts[0] == parts[1] else f"authors: {parts[0]}; paper: {parts[1]}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method with all its settings.  swept: those that differ between the lines of a call."""
+
+    label: str
+    method: Backprop
+    swept: dict[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """For the settings file; `line_of` reads it back."""
+        return {
+            "label": self.label,
+            "method": self.method.name,
+            "settings": dataclasses.asdict(self.method),
+            "swept": self.swept,
+        }
+
+
+def line_of(described: Mapping[str, Any]) -> Line:
+    """The line that `Line.describe` wrote down."""
+    method = METHODS[described["method"]](**described["settings"])
+    return Line(described["label"], method, dict(described["swept"]))
+
+
+def lines(names: Sequence[str], profile: str, given: Mapping[str, Sequence[Any]]) -> list[Line]:
+    """Every method with every combination of the values given for the settings that it has.
+
+    Raises kl.Error for an option that none of the methods has, and for a method or value named twice.
+    """
+    fields = {name: {one.name for one in options(METHODS[name])} for name in names}
+    for setting, values in given.items():
+        owners = [name for name in METHODS if any(one.name == setting for one in options(METHODS[name]))]
+        if not any(setting in fields[name] for name in names):
+            flag = "--" + setting.replace("_", "-")
+            raise kl.Error(f"{flag} is an option of {', '.join(owners)}, got only {', '.join(names)}")
+        _once("--" + setting.replace("_", "-"), values)
+    _once("--method", names)
+    made = []
+    for name in names:
+        own = [setting for setting in given if setting in fields[name]]
+        for values in itertools.product(*(given[setting] for setting in own)):
+            chosen = dict(zip(own, values, strict=True))
+            swept = {setting: value for setting, value in chosen.items() if len(given[setting]) > 1}
+            parts = [f"{setting.replace('_', ' ')} {written(value)}" for setting, value in swept.items()]
+            made.append(Line(", ".join([name, *parts]), resolve(name, profile, chosen), swept))
+    return made
+
+
+def _once(flag: str, values: Sequence[Any]) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise kl.Error(f"{flag} names {written(value)} twice")

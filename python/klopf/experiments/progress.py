@@ -1,0 +1,90 @@
+"""What a person sees while an experiment runs: a bar in a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+LINE_SECONDS = 30.0  # between two lines where there is no terminal
+
+
+class Progress:
+    """Progress on standard error: task, time left, and for each line its latest accuracy and dormant share.
+
+    tasks: how many there are.  steps_per_task: calls of `advance(1)` that one task takes.  done: steps
+    already done.
+    """
+
+    def __init__(self, tasks: int, steps_per_task: int, done: int, quiet: bool) -> None:
+        self._tasks, self._steps_per_task = tasks, steps_per_task
+        self._first = self._done = done
+        self._quiet = quiet
+        self._latest: dict[str, str] = {}
+        self._dormant: dict[str, str] = {}
+        self._begin = self._last_line = time.monotonic()
+        self._bar: Any = None
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=tasks * steps_per_task,
+                initial=done,
+                smoothing=0,
+                dynamic_ncols=True,
+                bar_format="{percentage:3.0f}%|{bar:20}| {desc} {remaining} left{postfix}",
+            )
+            self._describe()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def advance(self, steps: int) -> None:
+        """So many more steps are done."""
+        self._done += steps
+        if self._bar is not None:
+            self._describe()
+            self._bar.update(steps)
+        elif not self._quiet and time.monotonic() - self._last_line > LINE_SECONDS:
+            self._last_line = time.monotonic()
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def measured(self, label: str, accuracy: float, dormant: float) -> None:
+        """A line's latest mean accuracy and dormant share, from 0 to 1; dormant is NaN if not measured."""
+        if dormant == dormant:
+            self._dormant[label] = f", {dormant:.0%} dormant"
+        self._latest[label] = f"{label} {accuracy:.1%}" + self._dormant.get(label, "")
+        if self._bar is not None:
+            self._bar.set_postfix_str("; ".join(self._latest.values()), refresh=False)
+
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def _task(self) -> int:
+        return min(self._done // self._steps_per_task + 1, self._tasks)
+
+    def _describe(self) -> None:
+        self._bar.set_description_str(f"task {self._task()}/{self._tasks},", refresh=False)
+
+    def _line(self) -> str:
+        left = self._tasks * self._steps_per_task - self._done
+        seconds = (time.monotonic() - self._begin) / max(self._done - self._first, 1) * left
+        text = f"task {self._task()}/{self._tasks}, {duration(seconds)} left"
+        return ": ".join([text, *(["; ".join(self._latest.values())] if self._latest else [])])
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words: 45 s, 3 min, 2 h 10 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

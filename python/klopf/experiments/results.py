@@ -1,0 +1,244 @@
+"""The results folder: settings.json, results.csv, timings.json, checkpoint.safetensors and the figure.
+
+results.csv has one row for each task, line and run, in this order: a file that was cut short by a crash is
+written anew from the checkpoint, so that resuming gives the same bytes as never having stopped.  Floats are
+written by `repr`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klopf._core import Error
+from klopf.files import atomic_write, check_writable, reason
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two processes in one folder are then not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+Array = NDArray[np.float64]
+
+MEASURED = (
+    "accuracy",  # share of the test images that are classified correctly, at the end of the task
+    "train_loss",  # mean over the last epoch
+    "dormant_rate",  # this and the following on the probe images, see klopf.metrics
+    "dead_units",
+    "effective_rank",
+    "weight_magnitude",
+    "diverged",  # 1 from the task on at which loss or weights were no longer finite
+)
+
+SETTINGS, RESULTS, TIMINGS = "settings.json", "results.csv", "timings.json"
+CHECKPOINT = "checkpoint.safetensors"
+FIGURE = "figure"
+
+
+class Folder:
+    """A results folder that this process writes; nobody else may at the same time."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = -1
+        self._results: IO[str] | None = None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def refuse_results(self) -> None:
+        """Error where an experiment was begun here."""
+        if (self / SETTINGS).exists() or (self / RESULTS).exists():
+            raise Error(
+                f"{self.path} already has results; choose another --out, go on with --resume {self.path}, "
+                "or give --overwrite"
+            )
+
+    def create(self, settings: dict[str, Any], *, overwrite: bool = False) -> None:
+        """Make the folder and write the settings; Error where it cannot be written or has results already."""
+        check_writable(self.path)
+        self.lock()
+        if not overwrite:
+            self.refuse_results()
+        for name in (CHECKPOINT, RESULTS, TIMINGS, f"{FIGURE}.png", f"{FIGURE}.svg", SETTINGS):
+            with suppress(FileNotFoundError):
+                (self / name).unlink()
+        self._write_json(SETTINGS, settings)
+
+    def lock(self) -> None:
+        """Keep other processes out as long as this one lives; Error where one is already in."""
+        if fcntl is None or self._lock >= 0:
+            return
+        try:
+            self._lock = os.open(self.path, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Error(f"another process is writing into {self.path}") from error
+        except OSError:
+            pass  # a file system without locks
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that `create` wrote."""
+        return read_settings(self.path)
+
+    def begin_results(
+        self, lines: Sequence[dict[str, Any]], seeds: Sequence[int], rows: Sequence[Array]
+    ) -> None:
+        """Write results.csv with everything measured so far (see `add_results`) and keep it open for more.
+
+        lines: as in the settings file.  rows: one [R, MEASURED] for each task and line, in order.
+        """
+        self._writer = _Rows(lines, seeds)
+        with atomic_write(self / RESULTS, "w") as file:
+            file.write(self._writer.header())
+            for index, measured in enumerate(rows):
+                file.write(self._writer.rows(index, measured))
+        try:
+            self._results = open(self / RESULTS, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        except OSError as error:
+            raise Error(f"cannot write {self / RESULTS}: {reason(error)}") from error
+
+    def add_results(self, index: int, measured: Array) -> None:
+        """Append the values [R, MEASURED] of task index // lines and line index % lines."""
+        assert self._results is not None
+        try:
+            self._results.write(self._writer.rows(index, measured))
+            self._results.flush()
+        except OSError as error:
+            raise Error(f"cannot write {self / RESULTS}: {reason(error)}") from error
+
+    def write_timings(self, timings: dict[str, Any]) -> None:
+        """How long things took: the only file that differs between two equal runs."""
+        self._write_json(TIMINGS, timings)
+
+    def read_timings(self) -> dict[str, Any]:
+        """What was written last, or nothing where there is none that can be read."""
+        try:
+            timings = json.loads((self / TIMINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return timings if isinstance(timings, dict) else {}
+
+    def close(self) -> None:
+        """Close the files and let others in."""
+        if self._results is not None:
+            with suppress(OSError):  # what could not be written was reported when it was tried
+                self._results.close()
+            self._results = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        with atomic_write(self / name, "w") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+
+
+def free_folder(stem: str) -> str:
+    """`stem`, or the first of stem-2, stem-3, ... that does not exist."""
+    return next(name for name in _numbered(stem) if not Path(name).exists())
+
+
+def _numbered(stem: str) -> Iterator[str]:
+    yield stem
+    number = 2
+    while True:
+        yield f"{stem}-{number}"
+        number += 1
+
+
+def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """settings.json of a results folder; Error where it is missing or not what was written."""
+    path = Path(folder) / SETTINGS
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Error(f"{folder} is no results folder: cannot read {path}: {reason(error)}") from error
+    except ValueError as error:
+        raise Error(f"expected JSON in {path}, got something else: {error}") from error
+    if not isinstance(settings, dict) or not {"settings", "lines", "seeds", "data"} <= set(settings):
+        raise Error(f"expected the settings of an experiment in {path}, got something else")
+    return settings
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+class _Rows:
+    """Rows of results.csv as text."""
+
+    def __init__(self, lines: Sequence[dict[str, Any]], seeds: Sequence[int]) -> None:
+        self.lines, self.seeds = lines, seeds
+        self.swept = list(dict.fromkeys(name for line in lines for name in line["swept"]))
+
+    def header(self) -> str:
+        return _text([["line", "method", *self.swept, "run", "seed", "task", *MEASURED]])
+
+    def rows(self, index: int, measured: Array) -> str:
+        """The rows of all runs of one task and line; tasks are counted from 1, runs from 0."""
+        task, which = divmod(index, len(self.lines))
+        line = self.lines[which]
+        start = [line["label"], line["method"], *(line["swept"].get(name, "") for name in self.swept)]
+        return _text(
+            [*start, run, seed, task + 1, *(repr(value) for value in values[:-1]), int(values[-1])]
+            for run, (seed, values) in enumerate(zip(self.seeds, measured.tolist(), strict=True))
+        )
+
+
+def _text(rows: Any) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+class LineResults(NamedTuple):
+    """What one line measured.  values: for each name of MEASURED an array [R, T], NaN where missing."""
+
+    label: str
+    method: str
+    settings: dict[str, Any]
+    values: dict[str, Array]
+
+
+def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
+    """Every line of a results folder, finished or not; Error where the files are not what was written."""
+    settings = read_settings(folder)
+    lines, runs = settings["lines"], len(settings["seeds"])
+    path = Path(folder) / RESULTS
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Error(f"{folder} has no results yet: cannot read {path}: {reason(error)}") from error
+    header, *rows = text[: text.rfind("\n") + 1].splitlines()
+    if not header.endswith(",".join(MEASURED)):
+        raise Error(f"expected the columns {', '.join(MEASURED)} in {path}, got {header[:80]}")
+    whole = len(rows) // runs * runs  # the rows of one task and line are there together, or left out
+    if whole == 0:
+        raise Error(f"{folder} has no results yet: no task is finished")
+    columns = header.count(",") + 1
+    try:
+        table = np.loadtxt(
+            rows[:whole],
+            delimiter=",",
+            quotechar='"',
+            usecols=range(columns - len(MEASURED), columns),
+            ndmin=2,
+        )
+    except ValueError as error:
+        raise Error(f"expected numbers in {path}, got something else: {error}") from error
+    blocks = table.reshape(-1, runs, len(MEASURED))
+    found = []
+    for index, line in enumerate(lines):
+        own = blocks[index :: len(lines)].transpose(2, 1, 0)
+        values = {name: np.ascontiguousarray(own[column]) for column, name in enumerate(MEASURED)}
+        found.append(LineResults(line["label"], line["method"], line["settings"], values))
+    return [line for line in found if line.values["accuracy"].size]

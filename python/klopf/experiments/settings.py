@@ -1,0 +1,198 @@
+"""A settings dataclass is a command line: every field made with `option` becomes one option of that name.
+
+A field `step_size: float = option(0.01, "step size of SGD")` gives `--step-size X`, its default shown in the
+help.
+Types: int, float, str, bool (`--figure`, `--no-figure`), tuple[int, ...] (several values) and the like, `X |
+None`. Only options that were given appear in what `Parser.parse` returns, so that unset ones can come from
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    choices: Sequence[str] = (),
+    placeholder: str = "",
+) -> Any:
+    """A dataclass field that is also an option.
+
+    default: its value where none is given (None: chosen by the program, as the help must then say).
+    minimum, above: the least value allowed, or the value it has to exceed.
+    choices: the words allowed.  placeholder: how the value is called in the help.
+    """
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "above": above,
+        "choices": tuple(choices),
+        "placeholder": placeholder,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One field of a settings dataclass, as the command line sees it."""
+
+    name: str
+    kind: type
+    several: bool
+    default: Any
+    metadata: typing.Mapping[str, Any]
+
+    @property
+    def flag(self) -> str:
+        """`step_size` is written `--step-size`."""
+        return "--" + self.name.replace("_", "-")
+
+
+def options(settings: type) -> list[Option]:
+    """The options of a settings dataclass, in the order of its fields."""
+    hints = typing.get_type_hints(settings)
+    found = []
+    for field in dataclasses.fields(settings):
+        if "help" in field.metadata:
+            kind, several = _kind(hints[field.name])
+            found.append(Option(field.name, kind, several, field.default, field.metadata))
+    return found
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """The type of one value, and whether the field holds several of them."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "yes or no", str: "a word"}
+_LETTERS = {int: "N", float: "X", bool: "yes|no", str: "NAME"}
+_BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
+
+
+def _reader(asked: Option) -> Callable[[str], Any]:
+    """What turns a word of the command line into a value of the option, or says what was expected."""
+    minimum, above = asked.metadata["minimum"], asked.metadata["above"]
+    choices: tuple[str, ...] = asked.metadata["choices"]
+    expected = _WORDS[asked.kind]
+    if choices:
+        expected = "one of " + ", ".join(choices)
+    if minimum is not None:
+        expected += f" of at least {minimum}"
+    if above is not None:
+        expected += f" above {above}"
+
+    def read(word: str) -> Any:
+        try:
+            value = _BOOLEANS[word.lower()] if asked.kind is bool else asked.kind(word)
+        except (ValueError, KeyError):
+            value = None
+        allowed = (
+            value is not None
+            and (not choices or value in choices)
+            and (minimum is None or value >= minimum)
+            and (above is None or value > above)
+            and (asked.kind is not float or math.isfinite(value))
+        )
+        if not allowed:
+            raise argparse.ArgumentTypeError(f"expected {expected}, got '{word}'")
+        return value
+
+    return read
+
+
+def written(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (tuple, list)):
+        return " ".join(written(one) for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line mistakes: exit code 2, and a suggestion for a misspelt option."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=_Help,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with one line on standard error and exit code 2."""
+        line = " ".join(message.removeprefix("argument ").split())
+        self.exit(2, f"{self.prog}: {line}\n")
+
+    def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """The options that were given, by field name."""
+        given, unknown = self.parse_known_args(arguments)
+        for word in unknown:
+            if word.startswith("-"):
+                flag = word.split("=")[0]
+                self.error(f"no option {flag}" + suggestion(flag, self._option_string_actions))
+        if unknown:
+            self.error(f"unexpected '{unknown[0]}'")
+        return vars(given)
+
+    def add_settings(self, settings: type, *, leave_out: Iterable[str] = ()) -> None:
+        """One option for every field of a settings dataclass."""
+        skipped = set(leave_out)
+        for asked in options(settings):
+            if asked.name not in skipped:
+                default = "" if asked.default is None else f"default: {written(asked.default)}"
+                self.add_option(self, asked, default)
+
+    def add_option(
+        self, group: argparse._ActionsContainer, asked: Option, default: str, several: bool | None = None
+    ) -> None:
+        """Add one option to a group; `several` allows more than one value (default: as its type says).
+
+        A bool of which several values are allowed is written yes or no.
+        """
+        choices = asked.metadata["choices"]
+        help = asked.metadata["help"]
+        if choices:
+            help += f"; one of {', '.join(choices)}"
+        if default:
+            help += f" ({default})"
+        how: dict[str, Any] = {"dest": asked.name, "help": help.replace("%", "%%")}
+        several = asked.several if several is None else several
+        if asked.kind is bool and not several:
+            how["action"] = argparse.BooleanOptionalAction
+        else:
+            how["type"] = _reader(asked)
+            how["metavar"] = asked.metadata["placeholder"] or _LETTERS[asked.kind]
+            how["nargs"] = "+" if several else None
+        group.add_argument(asked.flag, **how)
+
+
+class _Help(argparse.HelpFormatter):
+    """Help with room for the names of the options."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=100)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: '; did you mean ...?', or nothing where none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,258 @@
+"""How plastic a network still is, measured on a fixed batch of probe inputs: one number a run.
+
+Several of these words have several definitions in the literature; the one used is named in each docstring.
+Every result is float64 [R] and NaN for a run whose activities or weights are not all finite. Each run is
+computed by itself, so that the number of runs never changes a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klopf._core import Error
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float64]
+
+SIGNED_LEVEL = 1e-2  # a unit of signed activity is active where |y| exceeds this
+PROBE_CHUNK = 100  # inputs shown at once: activities of all runs before flattening are large
+_UNSIGNED = ("ReLU", "Sigmoid")  # activations whose outputs are never negative
+_PARAMETRIC = ("Conv2d", "Linear")
+
+
+class Measurable(Protocol):
+    """What `measure` needs of a network (`klopf.Network` has it)."""
+
+    @property
+    def runs(self) -> int: ...
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+    @property
+    def layers(self) -> Sequence[Any]: ...
+    def activities(self, x: Array, scale: Any = None, offset: Any = None) -> list[Array]: ...
+    def state_dict(self) -> dict[str, Array]: ...
+
+
+def dormant_rate(
+    activities: Sequence[Array], threshold: float = 0.01, signed: bool | Sequence[bool] = False
+) -> FloatArray:
+    """Share [R] of all hidden units that are active on at most `threshold` of the probe (Dohare et al. 2024).
+
+    `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W]. A unit is active on an input
+    where y > 0, or |y| > 0.01 where `signed` (one answer for all groups, or one per group); a filter where
+    any of its positions is.
+    """
+    signs = _per_group(signed, activities)
+    counts = [_counts(activity, sign)[0] for activity, sign in zip(activities, signs, strict=True)]
+    return _dormant_share(counts, activities[0].shape[1], threshold)
+
+
+def dead_units(activities: Sequence[Array]) -> FloatArray:
+    """Share [R] of all hidden units that are exactly zero, at every position, on every input of the probe.
+
+    `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W].
+    """
+    _per_group(False, activities)
+    return _dead_share([_counts(activity, False)[1] for activity in activities])
+
+
+def _per_group(signed: bool | Sequence[bool], activities: Sequence[Array]) -> list[bool]:
+    """One `signed` for each group, after a look at the shapes."""
+    if len(activities) == 0:
+        raise Error("[metrics] expected activities of at least one unit group, got none")
+    first = activities[0].shape
+    for activity in activities:
+        if activity.ndim not in (3, 5) or activity.shape[:2] != first[:2] or 0 in activity.shape:
+            raise Error(
+                "[metrics] expected activities [R, B, U] or [R, B, U, H, W], the same R and B in all groups, "
+                f"got {list(activity.shape)} beside {list(first)}"
+            )
+    if isinstance(signed, bool):
+        return [signed] * len(activities)
+    if len(signed) != len(activities):
+        raise Error(
+            f"[metrics] expected one signed flag for each of {len(activities)} groups, got {len(signed)}"
+        )
+    return [bool(sign) for sign in signed]
+
+
+def _counts(activity: Array, signed: bool) -> tuple[FloatArray, FloatArray]:
+    """On how many inputs each unit is active, and is not zero: [R, U] each, NaN where not finite."""
+    low = high = activity
+    if activity.ndim == 5:
+        positions = activity.reshape(*activity.shape[:3], -1)
+        low, high = positions.min(axis=-1), positions.max(axis=-1)  # NaN passes through both
+    broken = ~(np.isfinite(low) & np.isfinite(high)).all(axis=(1, 2))
+    active = (np.maximum(high, -low) > SIGNED_LEVEL) if signed else (high > 0)
+    nonzero = (high != 0) | (low != 0)
+    counts = active.sum(axis=1).astype(np.float64), nonzero.sum(axis=1).astype(np.float64)
+    for count in counts:
+        count[broken] = np.nan
+    return counts
+
+
+def _dormant_share(counts: Sequence[FloatArray], inputs: int, threshold: float) -> FloatArray:
+    """The dormant rate [R] from the number of inputs [R, U] on which each unit of each group is active."""
+    every = np.concatenate(counts, axis=1) / inputs
+    return _share(every <= threshold, every)
+
+
+def _dead_share(counts: Sequence[FloatArray]) -> FloatArray:
+    """The dead share [R] from the number of inputs [R, U] on which each unit of each group is not zero."""
+    every = np.concatenate(counts, axis=1)
+    return _share(every == 0, every)
+
+
+def _share(chosen: NDArray[np.bool_], counts: FloatArray) -> FloatArray:
+    share = chosen.sum(axis=1) / chosen.shape[1]
+    return np.where(np.isnan(counts).any(axis=1), np.nan, share)
+
+
+def effective_rank(features: Array) -> FloatArray:
+    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007) of each run's features.
+
+    `features` is [R, B, U], the activities of the last hidden layer ([R, B, U, H, W] counts every position as
+    a column). Returns [R], between 1 and min(B, U); 0 where every feature is zero.
+    """
+    return _of_singular_values(features, _effective_rank)
+
+
+def stable_rank(features: Array) -> FloatArray:
+    """Squared Frobenius norm over squared largest singular value of each run's features: [R, B, U] -> [R].
+
+    0 where every feature is zero.
+    """
+    return _of_singular_values(features, _stable_rank)
+
+
+def stable_rank_99(features: Array) -> FloatArray:
+    """The least number of singular values that sum to 99% of all: [R, B, U] -> [R].
+
+    Called "stable rank" by the reference implementation of continual backprop. 0 where every feature is zero.
+    """
+    return _of_singular_values(features, _stable_rank_99)
+
+
+def _effective_rank(values: FloatArray) -> float:
+    share = values / values.sum()
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _stable_rank(values: FloatArray) -> float:
+    return float((values**2).sum())  # the largest is 1
+
+
+def _stable_rank_99(values: FloatArray) -> float:
+    cumulative = np.cumsum(values)
+    return float(np.argmax(cumulative >= 0.99 * cumulative[-1]) + 1)
+
+
+def _of_singular_values(features: Array, *measures: Callable[[FloatArray], float]) -> FloatArray:
+    """Apply measures to every run's singular values over the largest: [R], or [measures, R] for several."""
+    if features.ndim < 3 or 0 in features.shape:
+        raise Error(f"[metrics] expected features [R, B, U], got {list(features.shape)}")
+    results = np.full((len(measures), features.shape[0]), np.nan)
+    for run, matrix in enumerate(features):
+        if not np.isfinite(matrix).all():
+            continue
+        largest = np.abs(matrix).max()
+        if largest == 0:
+            results[:, run] = 0
+            continue
+        scaled = matrix.reshape(matrix.shape[0], -1).astype(np.float64) / np.float64(largest)
+        values = np.linalg.svd(scaled, compute_uv=False)
+        results[:, run] = [measure(values / values[0]) for measure in measures]
+    return results[0] if len(measures) == 1 else results
+
+
+def weight_magnitude(state_dict: Mapping[str, Array]) -> FloatArray:
+    """Mean |w| [R] over all connection weights of all layers together (biases and normalisation scales left
+    out).
+
+    `state_dict` is that of a network: "0.weight" [R, O, I, ...], "0.bias" [R, O], ...
+    """
+    weights = _connection_weights(state_dict)
+    sums = sum(_absolute_sums(weight) for weight in weights.values())
+    return np.asarray(sums / sum(weight[0].size for weight in weights.values()))
+
+
+def layer_weight_magnitude(state_dict: Mapping[str, Array]) -> dict[str, FloatArray]:
+    """Mean |w| [R] of each layer's connection weights, by the name they have in `state_dict`."""
+    return {
+        name: _absolute_sums(weight) / weight[0].size
+        for name, weight in _connection_weights(state_dict).items()
+    }
+
+
+def _connection_weights(state_dict: Mapping[str, Array]) -> dict[str, Array]:
+    weights = {
+        name: array
+        for name, array in state_dict.items()
+        if name.split(".")[-1] == "weight" and array.ndim >= 3 and array.size > 0
+    }
+    if not weights:
+        raise Error(
+            f"[metrics] expected weights [R, O, I, ...] in the state, got the names {list(state_dict)}"
+        )
+    return weights
+
+
+def _absolute_sums(weight: Array) -> FloatArray:
+    """Sum of |w| of each run, [R, ...] -> [R]; NaN where one is not finite."""
+    sums = np.array([np.abs(one.astype(np.float64)).ravel().sum() for one in weight])
+    return np.where(np.isfinite(sums), sums, np.nan)
+
+
+def measure(net: Measurable, probe: Array, scale: Any = None, offset: Any = None) -> dict[str, FloatArray]:
+    """Every metric of this module, [R] each, on the probe inputs; the network is left as it was.
+
+    `probe` is [B, ...] (the same for all runs) or [R, B, ...], as in `Network.activities`; `scale` and
+    `offset` standardise uint8 images. Ranks are those of the last hidden layer; without hidden units all but
+    the weights' magnitude are NaN.
+    """
+    axis = probe.ndim - len(net.input_shape) - 1
+    if axis not in (0, 1) or probe.shape[axis] == 0:
+        raise Error(
+            f"[metrics] expected a probe [B, {', '.join(map(str, net.input_shape))}] or [R, B, ...], "
+            f"got {list(probe.shape)}"
+        )
+    inputs = probe.shape[axis]
+    counts: list[list[tuple[FloatArray, FloatArray]]] = []  # by chunk and group
+    last: list[Array] = []
+    for start in range(0, inputs, PROBE_CHUNK):
+        chunk = probe[start : start + PROBE_CHUNK] if axis == 0 else probe[:, start : start + PROBE_CHUNK]
+        activities = net.activities(np.ascontiguousarray(chunk), scale, offset)
+        if not activities:
+            break
+        signs = _per_group(_signed_groups(net.layers, len(activities)), activities)
+        counts.append([_counts(activity, sign) for activity, sign in zip(activities, signs, strict=True)])
+        last.append(activities[-1])
+    result = {name: np.full(net.runs, np.nan) for name in ("dormant_rate", "dead_units", *_RANKS)}
+    if last:
+        totals = [np.sum(group, axis=0) for group in zip(*counts, strict=True)]  # [2, R, U] of each group
+        result["dormant_rate"] = _dormant_share([total[0] for total in totals], inputs, 0.01)
+        result["dead_units"] = _dead_share([total[1] for total in totals])
+        ranks = _of_singular_values(np.concatenate(last, axis=1), *_RANKS.values())
+        result.update(zip(_RANKS, ranks, strict=True))
+    result["weight_magnitude"] = weight_magnitude(net.state_dict())
+    return result
+
+
+_RANKS = {"effective_rank": _effective_rank, "stable_rank": _stable_rank, "stable_rank_99": _stable_rank_99}
+
+
+def _signed_groups(layers: Sequence[Any], groups: int) -> list[bool]:
+    """Whether the activity of each hidden layer can be negative, by the activation after it."""
+    signed: list[bool] = []
+    for layer in layers:
+        name = type(layer).__name__
+        if name in _PARAMETRIC:
+            signed.append(True)
+        elif name in _UNSIGNED and signed:
+            signed[-1] = False
+    return signed[:groups]

@@ -1,0 +1,80 @@
+"""A network and its learner for one run: the loop of forward, loss, backward, optimizer and unit rule."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import Array, Integers
+from .continual_backprop import ContinualBackprop
+from .layers import Layer
+from .losses import Loss
+from .optimizers import Optimizer
+from .units import UnitGroup, find_units
+
+
+class Network:
+    """Layers one after the other; parameters are "0.weight", "0.bias", ... as in torch.nn.Sequential."""
+
+    def __init__(
+        self, layers: list[Layer], input_shape: tuple[int, ...], weights: dict[str, NDArray[Any]]
+    ) -> None:
+        self.layers = layers
+        self.load_state_dict(weights)
+        self.units: list[UnitGroup] = find_units(layers, input_shape)
+
+    def load_state_dict(self, weights: dict[str, NDArray[Any]]) -> None:
+        """Copies every parameter in, as float64."""
+        for name, value in weights.items():
+            index, kind = name.split(".")
+            self.layers[int(index)].weights[kind] = np.array(value, np.float64)
+
+    def parameters(self) -> dict[str, Array]:
+        """The live parameters, in layer order."""
+        return {f"{i}.{kind}": w for i, layer in enumerate(self.layers) for kind, w in layer.weights.items()}
+
+    def gradients(self) -> dict[str, Array]:
+        """The gradients of the last backward pass, in layer order."""
+        return {
+            f"{i}.{kind}": g for i, layer in enumerate(self.layers) for kind, g in layer.gradients.items()
+        }
+
+    def forward(self, x: NDArray[Any]) -> Array:
+        """[B, ...] to [B, O]; keeps the activities of the unit groups."""
+        y = np.asarray(x, np.float64)
+        inputs: list[Array] = []
+        for layer in self.layers:
+            inputs.append(y)
+            y = layer.forward(y)
+        # What enters the next parametric layer is the activity, perhaps flattened: the same numbers.
+        self.activities = [inputs[group.next].reshape(len(y), *group.shape) for group in self.units]
+        return y
+
+    def backward(self, grad_y: Array) -> Array:
+        """dL/dy [B, O] to dL/dx; the gradients of the weights stay in the layers."""
+        for layer in reversed(self.layers):
+            grad_y = layer.backward(grad_y)
+        return grad_y
+
+
+class Learner:
+    """Trains a network with a loss, an optimizer and, if given, continual backprop."""
+
+    def __init__(
+        self, network: Network, loss: Loss, optimizer: Optimizer, rule: ContinualBackprop | None = None
+    ) -> None:
+        self.network, self.loss, self.optimizer, self.rule = network, loss, optimizer, rule
+
+    def step(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[float, list[Integers]]:
+        """One minibatch: (loss before the update, replaced units of every group)."""
+        value, grad_y = self.loss(self.network.forward(x), y)
+        self.network.backward(grad_y)
+        return value, self.apply()
+
+    def apply(self) -> list[Integers]:
+        """Optimizer, then the unit rule, on the gradients and activities of the last passes."""
+        self.optimizer.step(self.network.parameters(), self.network.gradients())
+        if self.rule is None:
+            return [np.zeros(0, np.int64) for _ in self.network.units]
+        net = self.network
+        return self.rule.apply(net.layers, net.units, net.activities, self.optimizer)

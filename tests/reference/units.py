@@ -1,0 +1,76 @@
+"""The units of a network: what feeds them, what they feed, and the statistics that a rule keeps."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .arrays import Array
+from .layers import Layer
+from .utilities import Observation
+
+
+@dataclass
+class UnitGroup:
+    """The units of one hidden layer, from a parametric layer to the next one.
+
+    `first` and `next` are the indices of those layers in the network. `shape` is the activity of one image as
+    the next layer sees it, after activation and pooling but before flattening: (U,) or (U, H, W).
+    """
+
+    first: int
+    next: int
+    shape: tuple[int, ...]
+    age: Array = field(init=False)  # [U] parameter updates since birth
+    utility_trace: Array = field(init=False)  # [U] before bias correction
+    activity_trace: Array = field(init=False)  # [U] before bias correction
+    carry: float = 0.0  # replacements that are due, with their fraction
+
+    def __post_init__(self) -> None:
+        self.age, self.utility_trace, self.activity_trace = (np.zeros(self.size) for _ in range(3))
+
+    @property
+    def size(self) -> int:
+        return self.shape[0]
+
+    def observe(self, layers: list[Layer], activity: Array, mean_activity: Array) -> Observation:
+        """What the utility measures see; activity is [B, *shape], mean_activity [U]."""
+        incoming = layers[self.first].weights["weight"].reshape(self.size, -1)
+        return Observation(
+            activity=activity.reshape(len(activity), self.size, -1),
+            mean_activity=mean_activity,
+            incoming=incoming,
+            outgoing=np.moveaxis(self.outgoing(layers), 0, 2),
+        )
+
+    def outgoing(self, layers: list[Layer]) -> Array:
+        """Outgoing weights, to read: [K, U, Q] of a linear layer, [K * kernel^2, U, 1] of a convolution."""
+        w = layers[self.next].weights["weight"]
+        if w.ndim == 4:
+            return np.moveaxis(w, 1, 3).reshape(-1, self.size)[:, :, None]
+        return w.reshape(len(w), self.size, -1)
+
+
+def bias_corrected(trace: Array, age: Array, decay: float) -> Array:
+    """trace / (1 - decay^age), zero for a unit of age zero."""
+    correction = 1.0 - decay**age
+    return np.where(age > 0, trace / np.where(age > 0, correction, 1.0), 0.0)
+
+
+def find_units(layers: list[Layer], input_shape: tuple[int, ...]) -> list[UnitGroup]:
+    """One group for every parametric layer but the last, input side first."""
+    for index, layer in enumerate(layers):
+        if layer.parametric and "weight" not in layer.weights:
+            raise ValueError(f"[find_units] expected loaded weights, got none in layer {index}")
+    x = np.zeros((1, *input_shape))
+    groups: list[UnitGroup] = []
+    source: int | None = None
+    shape: tuple[int, ...] = ()
+    for index, layer in enumerate(layers):
+        if layer.parametric:
+            if source is not None:
+                groups.append(UnitGroup(source, index, shape))
+            source = index
+        x = layer.forward(x)
+        if x.ndim == 4 or layer.parametric:  # not flattened
+            shape = x.shape[1:]
+    return groups

@@ -1,0 +1,194 @@
+"""Forward and backward of every layer of the engine against the reference and against central differences."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import klopf as kl
+import twins
+from reference import recording
+from reference.arrays import Array, relative_error
+from reference.differences import central_difference
+from reference.network import Network
+from reference.recording import LayerSpec
+
+FORWARD_TOLERANCE = 1e-5
+BACKWARD_TOLERANCE = 1e-5
+
+# Small networks, by the layers they are about. Every layer's own gradients pass through all layers behind it.
+CASES: dict[str, tuple[list[LayerSpec], tuple[int, ...]]] = {
+    "Linear": ([("Linear", (5,)), ("Linear", (3,))], (7,)),
+    "ReLU": ([("Linear", (9,)), ("ReLU", ()), ("Linear", (2,))], (5,)),
+    "LeakyReLU": ([("Linear", (9,)), ("LeakyReLU", (0.2,)), ("Linear", (2,))], (5,)),
+    "Tanh": ([("Linear", (9,)), ("Tanh", ()), ("Linear", (2,))], (5,)),
+    "Sigmoid": ([("Linear", (9,)), ("Sigmoid", ()), ("Linear", (2,))], (5,)),
+    "Flatten": ([("Flatten", ()), ("Linear", (4,))], (2, 3, 5)),
+    "Conv2d": ([("Conv2d", (5, 3)), ("Conv2d", (3, 2)), ("Flatten", ()), ("Linear", (2,))], (3, 6, 5)),
+    "Conv2d strided": (
+        [("Conv2d", (3, 3, 2, 1)), ("Tanh", ()), ("Conv2d", (4, 2, 2, 2)), ("Flatten", ()), ("Linear", (2,))],
+        (2, 8, 5),
+    ),
+    "MaxPool2d": (
+        [("Conv2d", (3, 2)), ("MaxPool2d", (2,)), ("Conv2d", (3, 2)), ("Flatten", ()), ("Linear", (2,))],
+        (1, 9, 7),
+    ),
+    "MaxPool2d overlapping": (
+        [("Conv2d", (4, 3)), ("Sigmoid", ()), ("MaxPool2d", (3, 2)), ("Flatten", ()), ("Linear", (2,))],
+        (1, 9, 8),
+    ),
+    "MaxPool2d first": (
+        [("MaxPool2d", (2, 1)), ("Conv2d", (3, 2)), ("Flatten", ()), ("Linear", (2,))],
+        (2, 5, 4),
+    ),
+    "Conv2d ReLU MaxPool2d": (
+        [("Conv2d", (5, 3)), ("ReLU", ()), ("MaxPool2d", (2,))] * 2 + [("Flatten", ()), ("Linear", (2,))],
+        (2, 12, 10),
+    ),
+    "Conv2d ReLU": (
+        [("Conv2d", (3, 3, 1, 1)), ("ReLU", ())] * 2 + [("Flatten", ()), ("Linear", (2,))],
+        (2, 4, 3),
+    ),
+    "Conv2d LeakyReLU MaxPool2d": (
+        [("Conv2d", (3, 2)), ("LeakyReLU", (0.1,)), ("MaxPool2d", (2, 1)), ("Flatten", ()), ("Linear", (2,))],
+        (2, 5, 6),
+    ),
+    "activation last": (
+        [("Conv2d", (3, 2)), ("ReLU", ()), ("Flatten", ()), ("Linear", (4,)), ("Tanh", ())],
+        (2, 4, 3),
+    ),
+}
+
+
+class Passes:
+    """One forward and backward pass of the engine, and of the reference of every run."""
+
+    def __init__(
+        self, specs: list[LayerSpec], shape: tuple[int, ...], runs: int, batch: int, exact: bool
+    ) -> None:
+        rng = np.random.default_rng([runs, batch, *shape])
+        net = twins.engine_network(specs, shape, runs)
+        state = twins.draw_fractions(net, rng) if exact else twins.draw_weights(net, rng)
+        self.x = self.draw(rng, (runs, batch, *shape), exact)
+        self.networks: list[Network] = twins.reference_networks(specs, shape, state)
+        self.expected = np.stack([n.forward(x) for n, x in zip(self.networks, self.x, strict=True)])
+        self.grad_y = self.draw(rng, self.expected.shape, exact)
+        for network, grad_y in zip(self.networks, self.grad_y, strict=True):
+            network.backward(grad_y.astype(np.float64))
+        learner = kl.Learner(net, loss="mse", optimizer=kl.SGD())
+        self.y = learner.forward(self.x)
+        learner.backward(self.grad_y)
+        self.gradients: dict[str, NDArray[Any]] = learner.gradients()
+        self.inference = net(self.x)
+
+    @staticmethod
+    def draw(rng: np.random.Generator, shape: tuple[int, ...], exact: bool) -> NDArray[np.float32]:
+        """Numbers of order one, multiples of 1/2 if exact."""
+        drawn = rng.integers(-4, 5, size=shape) / 2 if exact else rng.normal(size=shape)
+        return drawn.astype(np.float32)
+
+    def differences(self, run: int) -> dict[str, Array]:
+        """Central differences of sum(y * grad_y) of one run, in float64."""
+        network, x, grad_y = self.networks[run], self.x[run], self.grad_y[run].astype(np.float64)
+
+        def score() -> float:
+            return float((network.forward(x) * grad_y).sum())
+
+        return {name: central_difference(score, w) for name, w in network.parameters().items()}
+
+
+def test_cases_cover_every_layer() -> None:
+    assert {layer.__name__ for layer in kl.layers} == {
+        name for specs, _ in CASES.values() for name, _ in specs
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_central_differences(case: str) -> None:
+    specs, shape = CASES[case]
+    passes = Passes(specs, shape, runs=2, batch=2, exact=False)
+    for run in range(2):
+        for name, expected in passes.differences(run).items():
+            assert relative_error(passes.gradients[name][run], expected) < BACKWARD_TOLERANCE, (run, name)
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("case", CASES)
+def test_matches_reference(case: str, batch: int, runs: int) -> None:
+    passes = Passes(*CASES[case], runs=runs, batch=batch, exact=False)
+    check(passes, FORWARD_TOLERANCE, BACKWARD_TOLERANCE)
+
+
+@st.composite
+def convolutional(draw: st.DrawFn) -> tuple[list[LayerSpec], tuple[int, ...]]:
+    """Two convolutions with odd sizes, with and without activation and pooling, and a linear head."""
+    channels, height, width = draw(st.integers(1, 9)), draw(st.integers(4, 14)), draw(st.integers(4, 14))
+    specs: list[LayerSpec] = []
+    for most in (19, 9):
+        filters, kernel = draw(st.integers(1, most)), draw(st.integers(1, 5))
+        specs.append(("Conv2d", (filters, kernel, draw(st.integers(1, 3)), draw(st.integers(0, 2)))))
+        activation = draw(st.sampled_from([None, "ReLU", "LeakyReLU"]))
+        if activation is not None:
+            specs.append((activation, (0.5,) if activation == "LeakyReLU" else ()))
+        if draw(st.booleans()):
+            specs.append(("MaxPool2d", (draw(st.integers(1, 3)), draw(st.integers(1, 3)))))
+    assume(fits(specs, height, width))
+    return [*specs, ("Flatten", ()), ("Linear", (draw(st.integers(1, 5)),))], (channels, height, width)
+
+
+def fits(specs: list[LayerSpec], *lengths: int) -> bool:
+    """Whether every window finds room."""
+    for length in lengths:
+        for name, arguments in specs:
+            if name in ("ReLU", "LeakyReLU"):
+                continue
+            kernel, stride, pad = (*arguments[1:], 0)[:3] if name == "Conv2d" else (*arguments, 0)
+            length += 2 * pad
+            if length < kernel:
+                return False
+            length = (length - kernel) // stride + 1
+    return True
+
+
+@given(network=convolutional(), batch=st.integers(1, 7), runs=st.sampled_from([1, 3]))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_convolutional_shape(
+    network: tuple[list[LayerSpec], tuple[int, ...]], batch: int, runs: int
+) -> None:
+    """Numbers that float32 adds and multiplies without rounding: not one bit may differ, ties included."""
+    check(Passes(*network, runs=runs, batch=batch, exact=True), 0.0, 0.0)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
+    activation=st.sampled_from(["ReLU", "LeakyReLU", "Tanh", "Sigmoid"]),
+    batch=st.integers(1, 20),
+    runs=st.sampled_from([1, 3]),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_any_linear_shape(sizes: list[int], activation: str, batch: int, runs: int) -> None:
+    specs: list[LayerSpec] = [spec for size in sizes[1:] for spec in (("Linear", (size,)), (activation, ()))]
+    check(Passes(specs[:-1], (sizes[0],), runs, batch, exact=False), FORWARD_TOLERANCE, BACKWARD_TOLERANCE)
+
+
+def test_large_linear_layers() -> None:
+    check(Passes(recording.multilayer([300, 257, 130, 10]), (300,), runs=2, batch=129, exact=True), 0.0, 0.0)
+
+
+def test_published_network() -> None:
+    """The network of Continual ImageNet on a batch that is no round number."""
+    passes = Passes(recording.CONVOLUTIONAL, (3, 32, 32), runs=1, batch=37, exact=False)
+    check(passes, FORWARD_TOLERANCE, BACKWARD_TOLERANCE)
+
+
+def check(passes: Passes, forward: float, backward: float) -> None:
+    """Outputs, inference and gradients of every run within these relative errors."""
+    assert np.array_equal(passes.y, passes.inference)
+    assert relative_error(passes.y, passes.expected) <= forward
+    for run, network in enumerate(passes.networks):
+        for name, expected in network.gradients().items():
+            assert relative_error(passes.gradients[name][run], expected) <= backward, (run, name)

@@ -1,0 +1,72 @@
+"""Means, standard errors and bootstrap intervals over runs, with missing values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from klopf.experiments.statistics import (
+    binned,
+    bootstrap_interval,
+    mean,
+    standard_error,
+    standard_error_interval,
+)
+
+
+def test_mean_and_standard_error() -> None:
+    values = np.array([[1.0, 2.0], [3.0, 2.0], [8.0, 2.0]])
+    assert mean(values).tolist() == [4.0, 2.0]
+    assert standard_error(values) == pytest.approx([np.std([1, 3, 8], ddof=1) / np.sqrt(3), 0.0])
+    interval = standard_error_interval(values)
+    assert interval.high - interval.mean == pytest.approx(standard_error(values))
+    assert interval.mean - interval.low == pytest.approx(standard_error(values))
+
+
+def test_a_missing_value_is_left_out() -> None:
+    values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [np.nan, np.nan, np.nan]])
+    assert mean(values)[:2].tolist() == [2.0, 5.0]
+    assert np.isnan(mean(values)[2])
+    assert standard_error(values)[:2] == pytest.approx([1.0, 0.0])
+    assert np.isnan(standard_error(values)[2])
+    interval = bootstrap_interval(values)
+    assert interval.low[1] == interval.high[1] == 5.0
+    assert np.isnan(interval.low[2])
+
+
+def test_bootstrap_intervals_cover_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(3.0, 1.0, size=(30, 400))  # 400 experiments of 30 runs
+    interval = bootstrap_interval(values, resamples=2000)
+    covered = float(np.mean((interval.low <= 3.0) & (interval.high >= 3.0)))
+    assert 0.88 <= covered <= 0.97
+    half = (interval.high - interval.low) / 2
+    assert float(half.mean()) == pytest.approx(1.96 / np.sqrt(30), rel=0.1)
+
+
+def test_bootstrap_is_reproducible_and_does_not_mind_neighbours() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 700))
+    first, second = bootstrap_interval(values, resamples=200), bootstrap_interval(values, resamples=200)
+    assert np.array_equal(first.low, second.low)
+    assert bootstrap_interval(values[:, 3], resamples=200).low == pytest.approx(first.low[3])
+
+
+def test_paired_intervals_ignore_what_runs_share() -> None:
+    shared = np.array([0.0, 10.0, 20.0, 30.0])
+    interval = bootstrap_interval((shared + 1.0) - shared)
+    assert (interval.low, interval.mean, interval.high) == (1.0, 1.0, 1.0)
+
+
+def test_bins() -> None:
+    values = np.arange(1.0, 8.0)[None]
+    centres, means = binned(values, 3)
+    assert centres.tolist() == [2.0, 5.0]  # a last bin of one task out of three is dropped
+    assert means.tolist() == [[2.0, 5.0]]
+    centres, means = binned(values, 5)
+    assert centres.tolist() == [3.0]
+    centres, means = binned(values, 4)
+    assert centres.tolist() == [2.5, 6.0]
+    assert means.tolist() == [[2.5, 6.0]]
+    centres, means = binned(values, 50)
+    assert centres.tolist() == [4.0]
+    assert binned(values, 1)[0].tolist() == [1, 2, 3, 4, 5, 6, 7]
