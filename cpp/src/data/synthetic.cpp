@@ -111,7 +111,7 @@ void synthetic_images(uint64_t seed, uint32_t class_index, int64_t first, int64_
   Part part[parts];
   for (Part& p : part) {
     p = {of_class.uniform(-0.22f, 0.22f), of_class.uniform(-0.22f, 0.22f), of_class.uniform(0, pi), of_class.uniform(1.5f, 5.5f), of_class.uniform(0.1f, 0.2f), of_class.uniform(-0.5f, 0.5f), {}};
-    p.colour = colour(of_class, 0.9f, 0.35f);
+    p.colour = colour(of_class, 0.8f, 0.6f);
   }
   Painter painter(size);
   for (int64_t i = 0; i < count; ++i, out += 3 * size * size) {
@@ -122,7 +122,7 @@ void synthetic_images(uint64_t seed, uint32_t class_index, int64_t first, int64_
       const float angle = n.uniform(0, pi), frequency = n.uniform(0.3f, 1.6f), phase = n.uniform(0, 2 * pi);
       painter.add(0.5f, 0.5f, angle, frequency, phase, 1e3f, 0, colour(n, 0.3f, 0.12f));
     }
-    const float x = 0.5f + n.uniform(-0.16f, 0.16f), y = 0.5f + n.uniform(-0.16f, 0.16f), turn = n.uniform(-0.4f, 0.4f), scale = n.uniform(0.75f, 1.3f), contrast = n.uniform(0.35f, 1.0f);
+    const float x = 0.5f + n.uniform(-0.16f, 0.16f), y = 0.5f + n.uniform(-0.16f, 0.16f), turn = n.uniform(-0.3f, 0.3f), scale = n.uniform(0.8f, 1.25f), contrast = n.uniform(0.5f, 1.1f);
     const float c = std::cos(turn) * scale, s = std::sin(turn) * scale;
     for (const Part& p : part) {
       Colour dimmed = p.colour;
