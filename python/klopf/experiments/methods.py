@@ -182,8 +182,9 @@ METHODS: dict[str, type[Backprop]] = {
 }
 
 PUBLISHED: dict[str, dict[str, Any]] = {
-    # What paper and code agree on.  No step size was published for the linear baseline: 0.001 is ours.
-    "linear": {"step_size": 0.001},
+    # What paper and code agree on.  None was published for the linear baseline: 0.0001 is ours, better after
+    # 250 epochs on pairs of photographs (74.1% correct) than 0.001 (73.0%) and 0.01 (71.4%).
+    "linear": {"step_size": 0.0001},
     "bp": {"step_size": 0.01},
     "l2": {"step_size": 0.03, "weight_decay": 3e-6},
     "snp": {"step_size": 0.01, "weight_decay": 1e-5, "noise": 1e-5},

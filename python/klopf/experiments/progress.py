@@ -56,7 +56,8 @@ class Progress:
         """A line's latest mean accuracy and dormant share, from 0 to 1; dormant is NaN if not measured."""
         if dormant == dormant:
             self._dormant[label] = f", {dormant:.0%} dormant"
-        self._latest[label] = f"{label} {accuracy:.1%}" + self._dormant.get(label, "")
+        text = f"{accuracy:.1%}" + self._dormant.get(label, "") if accuracy == accuracy else "diverged"
+        self._latest[label] = f"{label} {text}"
         if self._bar is not None:
             self._bar.set_postfix_str("; ".join(self._latest.values()), refresh=False)
 
