@@ -35,8 +35,9 @@ def write(path: str | PathLike[str], arrays: Mapping[str, NDArray[Any]], meta: M
 
     description = json.dumps(meta)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    header = {"klopf": description, "checksum": _checksum(contiguous, description)}
-    data = save(contiguous, metadata=header)
+    # One key: safetensors writes several in no fixed order.
+    header = json.dumps({"checksum": _checksum(contiguous, description), "description": description})
+    data = save(contiguous, metadata={"klopf": header})
     with atomic_write(path, "wb") as file:
         file.write(data)
 
@@ -59,9 +60,15 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, 
         raise Error(f"[checkpoint] {path} is truncated, corrupt or not a safetensors file") from None
     if "klopf" not in header:
         raise Error(f"[checkpoint] {path} was not written by klopf")
-    if header.get("checksum") != _checksum(arrays, header["klopf"]):
+    try:
+        about = json.loads(header["klopf"])
+        checksum, description = about["checksum"], about["description"]
+    except (ValueError, KeyError, TypeError):
+        raise Error(f"[checkpoint] {path} is corrupt: its header cannot be read") from None
+    if checksum != _checksum(arrays, description):
         raise Error(f"[checkpoint] {path} is corrupt: its checksum does not match")
-    return arrays, json.loads(header["klopf"])
+    described: dict[str, Any] = json.loads(description)
+    return arrays, described
 
 
 def warn_of_other_level(path: str | PathLike[str], level: str) -> None:

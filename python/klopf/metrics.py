@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from klopf._core import Error
 
@@ -157,16 +158,19 @@ def _of_singular_values(features: Array, *measures: Callable[[FloatArray], float
     if features.ndim < 3 or 0 in features.shape:
         raise Error(f"[metrics] expected features [R, B, U], got {list(features.shape)}")
     results = np.full((len(measures), features.shape[0]), np.nan)
-    for run, matrix in enumerate(features):
-        if not np.isfinite(matrix).all():
-            continue
-        largest = np.abs(matrix).max()
-        if largest == 0:
-            results[:, run] = 0
-            continue
-        scaled = matrix.reshape(matrix.shape[0], -1).astype(np.float64) / np.float64(largest)
-        values = np.linalg.svd(scaled, compute_uv=False)
-        results[:, run] = [measure(values / values[0]) for measure in measures]
+    # The matrices are small: on busy cores the linear algebra library's threads wait for each other far longer
+    # than the work takes.
+    with threadpool_limits(1):
+        for run, matrix in enumerate(features):
+            if not np.isfinite(matrix).all():
+                continue
+            largest = np.abs(matrix).max()
+            if largest == 0:
+                results[:, run] = 0
+                continue
+            scaled = matrix.reshape(matrix.shape[0], -1).astype(np.float64) / np.float64(largest)
+            values = np.linalg.svd(scaled, compute_uv=False)
+            results[:, run] = [measure(values / values[0]) for measure in measures]
     return results[0] if len(measures) == 1 else results
 
 

@@ -136,7 +136,7 @@ void Network::build() {
     }
   }
   if (parameters_.empty()) throw Error("[network] layers must contain a Linear or a Conv2d");
-  if (nodes_.back().output_size != nodes_.back().channels) throw Error("[network] the last layer must give a flat output: end with Flatten() and Linear()");
+  if (nodes_.back().output_size != nodes_.back().channels) throw Error("[network] layers must end with a Linear, or a Conv2d down to one position");
 }
 
 // The units of a layer: its outputs, as the next layer with parameters sees them.

@@ -137,18 +137,21 @@ class Plan:
         }
 
 
-def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
+def plan(given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line] | None = None) -> Plan:
     """The plan for given options of `Settings` and of the methods (a list of values each).
 
-    command: the words of the command line, for the settings file.  Raises kl.Error where options do not fit
+    command: the words of the command line, for the settings file.  chosen: the lines, where they do not follow
+    from the options.  Raises kl.Error where options do not fit
     together.
     """
     names = {field.name for field in dataclasses.fields(Settings)}
     settings = Settings(**{name: _frozen(value) for name, value in given.items() if name in names})
     of_methods = {name: value for name, value in given.items() if name not in names}
-    return Plan(
-        settings, lines(settings.method, settings.profile, of_methods), _source(settings), list(command)
-    )
+    if chosen is None:
+        chosen = lines(settings.method, settings.profile, of_methods)
+    else:
+        settings = dataclasses.replace(settings, method=tuple(line.method.name for line in chosen))
+    return Plan(settings, list(chosen), _source(settings), list(command))
 
 
 def planned(folder: str | Path, changed: Mapping[str, Any]) -> Plan:
