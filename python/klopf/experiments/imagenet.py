@@ -264,6 +264,8 @@ class Experiment:
         for column, name in enumerate(MEASURED):
             if name in found:
                 values[:, column] = found[name]
+                if name != "diverged":
+                    values[~learner.alive, column] = np.nan
         return values
 
 

@@ -1,0 +1,196 @@
+"""A run feels nothing of its neighbours, of the number of threads, or of interruptions: the same bits."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import klopf as kl
+
+SEEDS = [3, 11, 4, 900, 5, 6, 2**63 + 1]
+ROOT = np.random.default_rng(0)
+IMAGES = ROOT.integers(0, 256, (7, 30, 3, 12, 13), dtype=np.uint8)
+LABELS = ROOT.integers(0, 3, (7, 30))
+PIXELS: dict[str, Any] = {"scale": [0.01, 0.02, 0.015], "offset": -1.5}
+
+RULES: dict[str, Callable[[], list[Any]]] = {
+    "none": list,
+    "snp": lambda: [kl.ShrinkAndPerturb(noise=1e-3)],
+    **{
+        f"cbp {utility}": lambda utility=utility: [
+            kl.ContinualBackprop(replacement_rate=0.1, utility=utility, maturity=3)
+        ]
+        for utility in kl.utilities
+    },
+    "cbp bernoulli and snp": lambda: [
+        kl.ContinualBackprop(replacement_rate=0.02, count_mode="bernoulli", maturity=2, init="sparse"),
+        kl.ShrinkAndPerturb(noise=1e-4),
+    ],
+}
+OPTIMIZERS = {
+    "sgd": lambda: kl.SGD(step_size=0.02, momentum=0.9, weight_decay=1e-3),
+    "adam": lambda: kl.Adam(step_size=0.003, weight_decay=1e-3),
+}
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = kl.get_threads()
+    yield
+    kl.set_threads(before)
+
+
+def learner(rule: str, optimizer: str, seeds: list[int]) -> kl.Learner:
+    layers = [
+        kl.Conv2d(5, 3),
+        kl.ReLU(),
+        kl.MaxPool2d(2),
+        kl.Conv2d(6, 2, padding=1),
+        kl.LeakyReLU(),
+        kl.MaxPool2d(2, 1),
+        kl.Flatten(),
+        kl.Linear(17),
+        kl.Tanh(),
+        kl.Linear(3),
+    ]
+    net = kl.Network(layers, input_shape=(3, 12, 13), runs=len(seeds), seeds=seeds)
+    return kl.Learner(net, loss="cross_entropy", optimizer=OPTIMIZERS[optimizer](), rules=RULES[rule]())
+
+
+def train(made: kl.Learner, runs: slice = slice(None), epochs: int = 4) -> Any:
+    return made.run(IMAGES[runs], LABELS[runs], batch_size=8, epochs=epochs, **PIXELS)
+
+
+def assert_same_state(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+def test_every_optimizer_is_here() -> None:
+    assert {type(make()) for make in OPTIMIZERS.values()} == set(kl.optimizers)
+    assert {type(rule) for make in RULES.values() for rule in make()} == set(kl.rules)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_alone_among_others_and_on_threads(rule: str, optimizer: str) -> None:
+    kl.set_threads(1)
+    together = learner(rule, optimizer, SEEDS)
+    history = train(together)
+    state = together.state()
+    kl.set_threads(2)
+    on_two = learner(rule, optimizer, SEEDS)
+    assert train(on_two).loss.tobytes() == history.loss.tobytes()
+    assert_same_state(on_two.state(), state)
+    for run in (0, 4, 6):
+        alone = learner(rule, optimizer, [SEEDS[run]])
+        assert train(alone, slice(run, run + 1)).loss.tobytes() == history.loss[run : run + 1].tobytes()
+        assert_same_state(alone.state(), {name: value[run : run + 1] for name, value in state.items()})
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_saved_and_loaded(rule: str, optimizer: str, tmp_path: Path) -> None:
+    whole, first = learner(rule, optimizer, SEEDS), learner(rule, optimizer, SEEDS)
+    train(whole, epochs=4)
+    train(first, epochs=1)
+    first.save(tmp_path / "learner.safetensors")
+    second = kl.Learner.load(tmp_path / "learner.safetensors")
+    train(second, epochs=3)
+    assert_same_state(second.state(), whole.state())
+
+
+def test_replacement_happened_and_runs_differ() -> None:
+    made = learner("cbp contribution", "sgd", SEEDS)
+    out = [made.step(IMAGES[:, :8], LABELS[:, :8], **PIXELS) for _ in range(20)]
+    masks = np.sum([step.replaced[2] for step in out], axis=0)
+    assert masks.sum(axis=1).min() > 0
+    assert len({row.tobytes() for row in masks}) > 1
+
+
+def test_shared_samples_are_the_same_as_copies() -> None:
+    shared, copied = learner("none", "sgd", SEEDS), learner("none", "sgd", SEEDS)
+    x, y = IMAGES[0], LABELS[0]
+    shared.run(x, y, batch_size=7, epochs=2, **PIXELS)
+    copied.run(np.stack([x] * 7), np.stack([y] * 7), batch_size=7, epochs=2, **PIXELS)
+    assert_same_state(shared.state(), copied.state())
+
+
+def test_own_loss_is_the_same_as_the_built_in_one() -> None:
+    built_in, own = learner("cbp weight", "adam", SEEDS), learner("cbp weight", "adam", SEEDS)
+    for _ in range(6):
+        built_in.step(IMAGES[:, :8], LABELS[:, :8], **PIXELS)
+        y = own.forward(IMAGES[:, :8], **PIXELS).astype(np.float64)
+        p = np.exp(y - y.max(axis=2, keepdims=True))
+        p /= p.sum(axis=2, keepdims=True)
+        own.backward((p - np.eye(3)[LABELS[:, :8]]) / 8)
+        own.apply()
+    a, b = built_in.state(), own.state()
+    for name in a:
+        if a[name].dtype == np.float32:
+            np.testing.assert_allclose(b[name], a[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_a_diverged_run_is_frozen_and_the_others_go_on() -> None:
+    net = kl.Network([kl.Linear(4), kl.ReLU(), kl.Linear(1)], input_shape=(5,), runs=3)
+    rate = np.array([0.01, 1e30, 0.01])
+    made = kl.Learner(net, loss="mse", optimizer=kl.SGD(step_size=rate), rules=[kl.ContinualBackprop()])
+    alone = kl.Learner(
+        kl.Network([kl.Linear(4), kl.ReLU(), kl.Linear(1)], input_shape=(5,), seeds=[2]),
+        loss="mse",
+        optimizer=kl.SGD(step_size=0.01),
+        rules=[kl.ContinualBackprop()],
+    )
+    x = np.random.default_rng(1).standard_normal((20, 5)).astype(np.float32)
+    y = x[:, :1]
+    history = made.run(x, y, batch_size=5, epochs=4)
+    assert made.alive.tolist() == [True, False, True]
+    assert np.isnan(history.loss[1]).any() and np.isfinite(history.loss[[0, 2]]).all()
+    frozen = {name: value[1].tobytes() for name, value in net.state_dict().items()}
+    assert np.isnan(made.step(x, y).loss[1])
+    assert {name: value[1].tobytes() for name, value in net.state_dict().items()} == frozen
+    alone.run(x, y, batch_size=5, epochs=4)
+    alone.step(x, y)
+    assert alone.net.state_dict()["0.weight"].tobytes() == net.state_dict()["0.weight"][2:].tobytes()
+    made.restart()
+    assert made.alive.all()
+
+
+def test_new_weights_depend_on_seed_and_draw() -> None:
+    net = kl.Network([kl.Linear(4), kl.ReLU(), kl.Linear(1)], input_shape=(5,), runs=3, seeds=[1, 2, 1])
+    before = net.state_dict()["0.weight"]
+    assert before[0].tobytes() == before[2].tobytes() != before[1].tobytes()
+    net.reset([0], to="initial")
+    after = net.state_dict()["0.weight"]
+    assert after[0].tobytes() == after[2].tobytes() != before[0].tobytes()
+    net.reset([-1], to="zero")
+    assert not net.state_dict()["2.weight"].any()
+    with pytest.raises(kl.Error, match="layers must be from -2 to 1"):
+        net.reset([2], to="zero")
+
+
+def test_an_interrupt_stops_between_epochs_and_nothing_is_lost() -> None:
+    class Interrupted(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Interrupted
+
+    made, whole = learner("cbp weight", "sgd", SEEDS), learner("cbp weight", "sgd", SEEDS)
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(Interrupted):
+            train(made, epochs=1_000_000)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    epochs = int(made.state()["epoch"][0])
+    assert 0 < epochs < 1_000_000
+    train(whole, epochs=epochs)
+    assert_same_state(made.state(), whole.state())
