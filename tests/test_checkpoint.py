@@ -11,7 +11,9 @@ import klopf as kl
 
 
 def small(runs: int = 2) -> kl.Learner:
-    net = kl.Network([kl.Linear(4), kl.LeakyReLU(0.2), kl.Linear(2)], input_shape=(3,), runs=runs, init="lecun")
+    net = kl.Network(
+        [kl.Linear(4), kl.LeakyReLU(0.2), kl.Linear(2)], input_shape=(3,), runs=runs, init="lecun"
+    )
     rules = [kl.ContinualBackprop(replacement_rate=[0.1, 0.2], init="xavier"), kl.ShrinkAndPerturb()]
     return kl.Learner(net, loss="squared_error", optimizer=kl.Adam(epsilon_at="raw"), rules=rules)
 
@@ -49,7 +51,11 @@ def test_truncated(saved: Path, keep: int) -> None:
 
 def test_every_flipped_byte_is_found(saved: Path) -> None:
     whole = saved.read_bytes()
-    positions = {*range(0, 64), *np.random.default_rng(0).integers(0, len(whole), 300).tolist(), len(whole) - 1}
+    positions = {
+        *range(0, 64),
+        *np.random.default_rng(0).integers(0, len(whole), 300).tolist(),
+        len(whole) - 1,
+    }
     for position in positions:
         broken = bytearray(whole)
         broken[position] ^= 4
@@ -90,7 +96,7 @@ def test_a_failed_write_keeps_the_earlier_file(saved: Path) -> None:
     before, limit = saved.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
-        with pytest.raises(kl.Error, match="cannot write .*File too large"):
+        with pytest.raises(kl.Error, match=r"cannot write .*File too large"):
             small().save(saved)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

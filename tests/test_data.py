@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_trees import pack_tiny, save
 from numpy.typing import NDArray
 
+from image_trees import pack_tiny, save
 from klopf._core import Error
 from klopf.data import PackedImages, SyntheticImages, open_source, pack
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_trees import NUMBERS, contents, decoded, ilsvrc, pack_tiny, save, tiny
 from PIL import Image
 
+from image_trees import NUMBERS, contents, decoded, ilsvrc, pack_tiny, save, tiny
 from klopf._core import Error
 from klopf.data import PackedImages, pack
 from klopf.data.layouts import find_classes, natural_order

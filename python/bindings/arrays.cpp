@@ -39,10 +39,12 @@ bool per_run(const std::string& at, const char* name, const py::array& a, const 
   const Shape shape = shape_of(a);
   const std::size_t behind = tail.size();
   const bool runs_axis = shape.size() == behind + 2;
-  const bool fits = (runs_axis || shape.size() == behind + 1) && std::equal(tail.begin(), tail.end(), shape.end() - static_cast<std::ptrdiff_t>(behind)) &&
+  const bool fits = (runs_axis || shape.size() == behind + 1) &&
+                    std::equal(tail.begin(), tail.end(), shape.end() - static_cast<std::ptrdiff_t>(behind)) &&
                     (!runs_axis || shape[0] == runs) && shape[runs_axis ? 1 : 0] > 0;
   if (!fits)
-    throw Error(at + name + " must have shape [" + tail_text(tail) + "] or [R=" + std::to_string(runs) + ", " + tail_text(tail) + "] with B at least 1, got " + text(shape));
+    throw Error(at + name + " must have shape [" + tail_text(tail) + "] or [R=" + std::to_string(runs) + ", " + tail_text(tail) +
+                "] with B at least 1, got " + text(shape));
   return runs_axis;
 }
 
@@ -61,7 +63,8 @@ void expect_finite(const std::string& at, const char* name, const py::array& a) 
   py::ssize_t i = 0;
   while (std::isfinite(values[i])) ++i;
   Shape position;
-  for (py::ssize_t axis = a.ndim() - 1, left = i; axis >= 0; left /= a.shape(axis), --axis) position.insert(position.begin(), left % a.shape(axis));
+  for (py::ssize_t axis = a.ndim() - 1, left = i; axis >= 0; left /= a.shape(axis), --axis)
+    position.insert(position.begin(), left % a.shape(axis));
   throw Error(at + name + " must be finite, got " + (std::isnan(values[i]) ? "nan" : "inf") + " at " + text(position));
 }
 
@@ -79,7 +82,8 @@ std::vector<float> channel_numbers(const std::string& at, const char* name, cons
 
 std::string shape_text(const py::array& array) { return text(shape_of(array)); }
 
-Input read_samples(const std::string& where, const Network& network, const py::object& x, const py::object& scale, const py::object& offset) {
+Input read_samples(const std::string& where, const Network& network, const ArrayLike& x, const OptionalArrayLike& scale,
+                   const OptionalArrayLike& offset) {
   const std::string at = "[" + where + "] ";
   Input in;
   py::array a = as_array(at, "x", x);
@@ -103,7 +107,7 @@ Input read_samples(const std::string& where, const Network& network, const py::o
   return in;
 }
 
-void read_targets(const std::string& where, const Network& network, bool classification, const py::object& y, Input& in) {
+void read_targets(const std::string& where, const Network& network, bool classification, const ArrayLike& y, Input& in) {
   const std::string at = "[" + where + "] ";
   const py::array a = as_array(at, "y", y);
   const char kind = a.dtype().kind();
@@ -114,7 +118,8 @@ void read_targets(const std::string& where, const Network& network, bool classif
     const py::array wide = contiguous<int64_t>(a);
     const int64_t* labels = static_cast<const int64_t*>(wide.data());
     for (py::ssize_t i = 0; i < wide.size(); ++i)
-      if (labels[i] < 0 || labels[i] >= outputs) throw Error(at + "y must be labels from 0 to " + std::to_string(outputs - 1) + ", got " + std::to_string(labels[i]));
+      if (labels[i] < 0 || labels[i] >= outputs)
+        throw Error(at + "y must be labels from 0 to " + std::to_string(outputs - 1) + ", got " + std::to_string(labels[i]));
     in.y = contiguous<int32_t>(a);
     in.samples.labels = static_cast<const int32_t*>(in.y.data());
   } else {
@@ -125,7 +130,9 @@ void read_targets(const std::string& where, const Network& network, bool classif
     in.samples.targets = static_cast<const float*>(in.y.data());
   }
   const py::ssize_t count = a.shape(in.samples.targets_per_run ? 1 : 0);
-  if (count != in.samples.count) throw Error(at + "x and y must have the same number of samples, got " + std::to_string(in.samples.count) + " and " + std::to_string(count));
+  if (count != in.samples.count)
+    throw Error(at + "x and y must have the same number of samples, got " + std::to_string(in.samples.count) + " and " +
+                std::to_string(count));
 }
 
 namespace {
@@ -144,8 +151,8 @@ const char* format(Type type) {
 
 }  // namespace
 
-py::dict to_dict(std::vector<Array> arrays) {
-  py::dict out;
+ArrayDict to_dict(std::vector<Array> arrays) {
+  ArrayDict out;
   for (const Array& array : arrays) {
     py::array a(py::dtype(std::string(format(array.type))), Shape(array.shape.begin(), array.shape.end()));
     std::memcpy(a.mutable_data(), array.data.data(), array.data.size());
@@ -154,7 +161,7 @@ py::dict to_dict(std::vector<Array> arrays) {
   return out;
 }
 
-std::vector<Array> from_dict(const std::string& where, const py::dict& dict) {
+std::vector<Array> from_dict(const std::string& where, const ArrayDict& dict) {
   const std::string at = "[" + where + "] ";
   std::vector<Array> out;
   for (const auto& [key, value] : dict) {
@@ -166,7 +173,8 @@ std::vector<Array> from_dict(const std::string& where, const py::dict& dict) {
     bool known = false;
     for (const Type type : {Type::float32, Type::float64, Type::int32, Type::int64, Type::uint64, Type::uint8})
       if (dtype == format(type)) array.type = type, known = true;
-    if (!known) throw Error(at + "\"" + name + "\" has type " + dtype + ", which is not one of float32, float64, int32, int64, uint64, uint8");
+    if (!known)
+      throw Error(at + "\"" + name + "\" has type " + dtype + ", which is not one of float32, float64, int32, int64, uint64, uint8");
     a = py::array::ensure(a, py::array::c_style);
     array.data.resize(static_cast<std::size_t>(a.nbytes()));
     std::memcpy(array.data.data(), a.data(), array.data.size());

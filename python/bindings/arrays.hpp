@@ -1,6 +1,7 @@
 #pragma once
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
 
 #include <string>
 #include <vector>
@@ -12,6 +13,22 @@ namespace py = pybind11;
 
 namespace klopf::bindings {
 
+inline bool is_object(PyObject* object) { return object != nullptr; }
+
+// Types that show in Python's signatures what an argument or a result is; the checks are read_samples' and its like.
+class ArrayLike : public py::object {
+  PYBIND11_OBJECT_DEFAULT(ArrayLike, py::object, is_object)
+};
+class OptionalArrayLike : public py::object {
+  PYBIND11_OBJECT_DEFAULT(OptionalArrayLike, py::object, is_object)
+};
+class AnyArray : public py::array {
+  PYBIND11_OBJECT_DEFAULT(AnyArray, py::array, py::isinstance<py::array>)
+};
+using ArrayDict = py::typing::Dict<py::str, AnyArray>;
+using ArrayList = py::typing::List<AnyArray>;
+using MaskList = py::typing::List<py::array_t<bool>>;
+
 std::string shape_text(const py::array& array);
 
 // NumPy arrays as the engine takes them, kept alive for the call. `where` opens error messages: "learner.step".
@@ -21,12 +38,13 @@ struct Input {
   std::vector<float> scale, offset;
 };
 // x float32, float64 or uint8, [B, ...] or [R, B, ...]. Checks shape, type and that all is finite.
-Input read_samples(const std::string& where, const Network& network, const py::object& x, const py::object& scale, const py::object& offset);
+Input read_samples(const std::string& where, const Network& network, const ArrayLike& x, const OptionalArrayLike& scale,
+                   const OptionalArrayLike& offset);
 // y integers [B] or [R, B] for classification, else floats [B, O] or [R, B, O].
-void read_targets(const std::string& where, const Network& network, bool classification, const py::object& y, Input& input);
+void read_targets(const std::string& where, const Network& network, bool classification, const ArrayLike& y, Input& input);
 
-py::dict to_dict(std::vector<Array> arrays);
-std::vector<Array> from_dict(const std::string& where, const py::dict& dict);
+ArrayDict to_dict(std::vector<Array> arrays);
+std::vector<Array> from_dict(const std::string& where, const ArrayDict& dict);
 
 template <class T>
 py::array_t<T> to_numpy(const std::vector<T>& values, std::vector<py::ssize_t> shape) {
@@ -36,3 +54,20 @@ py::array_t<T> to_numpy(const std::vector<T>& values, std::vector<py::ssize_t> s
 }
 
 }  // namespace klopf::bindings
+
+namespace pybind11::detail {
+
+template <>
+struct handle_type_name<klopf::bindings::ArrayLike> {
+  static constexpr auto name = const_name("numpy.typing.ArrayLike");
+};
+template <>
+struct handle_type_name<klopf::bindings::OptionalArrayLike> {
+  static constexpr auto name = const_name("numpy.typing.ArrayLike | None");
+};
+template <>
+struct handle_type_name<klopf::bindings::AnyArray> {
+  static constexpr auto name = const_name("numpy.typing.NDArray[typing.Any]");
+};
+
+}  // namespace pybind11::detail

@@ -11,7 +11,7 @@ namespace {
 // What Python code gets: NumPy arrays of its own.
 struct StepOut {
   py::array_t<double> loss, accuracy;
-  py::list replaced;
+  MaskList replaced;
 };
 struct HistoryOut {
   py::array_t<double> loss, accuracy;
@@ -20,8 +20,8 @@ struct EvaluationOut {
   py::array_t<double> loss, accuracy;
 };
 
-py::list masks(const Network& net, const std::vector<std::vector<uint8_t>>& replaced) {
-  py::list out;
+MaskList masks(const Network& net, const std::vector<std::vector<uint8_t>>& replaced) {
+  MaskList out;
   for (std::size_t k = 0; k < replaced.size(); ++k) {
     py::array_t<bool> mask({net.runs(), net.units()[k].units});
     std::copy(replaced[k].begin(), replaced[k].end(), mask.mutable_data());
@@ -30,13 +30,14 @@ py::list masks(const Network& net, const std::vector<std::vector<uint8_t>>& repl
   return out;
 }
 
-Input read(const char* where, Learner& learner, const py::object& x, const py::object& y, const py::object& scale, const py::object& offset) {
+Input read(const char* where, Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale,
+           const OptionalArrayLike& offset) {
   Input in = read_samples(where, learner.network(), x, scale, offset);
   read_targets(where, learner.network(), learner.classification(), y, in);
   return in;
 }
 
-StepOut step(Learner& learner, const py::object& x, const py::object& y, const py::object& scale, const py::object& offset) {
+StepOut step(Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
   const Input in = read("learner.step", learner, x, y, scale, offset);
   StepResult result;
   {
@@ -47,7 +48,8 @@ StepOut step(Learner& learner, const py::object& x, const py::object& y, const p
   return {to_numpy(result.loss, {runs}), to_numpy(result.accuracy, {runs}), masks(learner.network(), result.replaced)};
 }
 
-HistoryOut run(Learner& learner, const py::object& x, const py::object& y, int64_t batch_size, int64_t epochs, bool shuffle, const py::object& scale, const py::object& offset) {
+HistoryOut run(Learner& learner, const ArrayLike& x, const ArrayLike& y, int64_t batch_size, int64_t epochs, bool shuffle,
+               const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
   if (batch_size < 1) throw Error("[learner.run] batch_size must be at least 1, got " + std::to_string(batch_size));
   if (epochs < 0) throw Error("[learner.run] epochs must not be negative, got " + std::to_string(epochs));
   const Input in = read("learner.run", learner, x, y, scale, offset);
@@ -64,7 +66,8 @@ HistoryOut run(Learner& learner, const py::object& x, const py::object& y, int64
   return {to_numpy(history.loss, {runs, epochs}), to_numpy(history.accuracy, {runs, epochs})};
 }
 
-EvaluationOut evaluate(Learner& learner, const py::object& x, const py::object& y, const py::object& scale, const py::object& offset) {
+EvaluationOut evaluate(Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale,
+                       const OptionalArrayLike& offset) {
   const Input in = read("learner.evaluate", learner, x, y, scale, offset);
   Evaluation result;
   {
@@ -75,7 +78,7 @@ EvaluationOut evaluate(Learner& learner, const py::object& x, const py::object& 
   return {to_numpy(result.loss, {runs}), to_numpy(result.accuracy, {runs})};
 }
 
-py::array_t<float> forward(Learner& learner, const py::object& x, const py::object& scale, const py::object& offset) {
+py::array_t<float> forward(Learner& learner, const ArrayLike& x, const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
   const Input in = read_samples("learner.forward", learner.network(), x, scale, offset);
   std::vector<float> out;
   {
@@ -85,15 +88,72 @@ py::array_t<float> forward(Learner& learner, const py::object& x, const py::obje
   return to_numpy(out, {learner.network().runs(), in.samples.count, learner.network().outputs()});
 }
 
-void backward(Learner& learner, const py::object& grad_y) {
+void backward(Learner& learner, const ArrayLike& grad_y) {
   const auto grad = py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(grad_y);
   const py::ssize_t runs = learner.network().runs(), outputs = learner.network().outputs();
   if (!grad) PyErr_Clear();
   if (!grad || grad.ndim() != 3 || grad.shape(0) != runs || grad.shape(2) != outputs)
-    throw Error("[learner.backward] grad_y must have shape [" + std::to_string(runs) + ", B, " + std::to_string(outputs) + "], got " + (grad ? shape_text(grad) : "no array"));
+    throw Error("[learner.backward] grad_y must have shape [" + std::to_string(runs) + ", B, " + std::to_string(outputs) + "], got " +
+                (grad ? shape_text(grad) : "no array"));
   const py::gil_scoped_release release;
   learner.backward(grad.data(), grad.shape(1));
 }
+
+MaskList apply(Learner& learner) { return masks(learner.network(), learner.apply()); }
+
+ArrayDict gradients(const Learner& learner) { return to_dict(learner.gradients()); }
+
+py::array_t<bool> alive(const Learner& learner) {
+  const auto alive = learner.alive();
+  py::array_t<bool> out(static_cast<py::ssize_t>(alive.size()));
+  std::copy(alive.begin(), alive.end(), out.mutable_data());
+  return out;
+}
+
+ArrayDict state(const Learner& learner) { return to_dict(learner.state()); }
+
+void load_state(Learner& learner, const ArrayDict& arrays) { learner.load_state(from_dict("load_state", arrays)); }
+
+const char* learner_doc = R"(A network that learns: loss, optimizer, then rules, every step.
+
+Args:
+    network: what learns; shared, not copied
+    loss: "cross_entropy", "mse" or "squared_error"
+    optimizer: SGD, Adam
+    rules: ContinualBackprop, ShrinkAndPerturb, ... in order
+
+Raises:
+    klopf.Error: unknown names, numbers out of range, rules that exclude each other)";
+
+const char* step_doc = R"(One update from a batch.
+
+Args:
+    x: [B, ...] shared by all runs, or [R, B, ...]: float32, float64, or uint8 with scale and offset
+    y: integers [B] or [R, B] for cross_entropy, else floats [B, O] or [R, B, O]
+    scale: one number or [C]: x * scale + offset is what the network sees
+    offset: one number or [C])";
+
+const char* run_doc = R"(Whole epochs, in an order drawn anew each epoch.
+
+Ctrl-C is answered between epochs.
+
+Args:
+    x: [N, ...] shared by all runs, or [R, N, ...], as step() takes it
+    y: as step() takes it
+    batch_size: samples of a step; a last partial batch is used
+    epochs: passes over x
+    shuffle: False: always in the given order
+    scale: one number or [C]: x * scale + offset is what the network sees
+    offset: one number or [C])";
+
+const char* restart_doc = R"(Everything anew: weights redrawn, optimizer and statistics of units cleared, frozen runs alive.
+
+Counters and the random position go on.)";
+
+const char* load_state_doc = R"(What state() gave, back in place.
+
+Raises:
+    klopf.Error: names, shapes or types do not fit)";
 
 }  // namespace
 
@@ -110,33 +170,24 @@ void bind_learner(py::module_& m) {
       .def_readonly("accuracy", &EvaluationOut::accuracy, "[R]");
 
   const auto none = py::none();
-  py::class_<Learner, std::shared_ptr<Learner>>(m, "Learner",
-                                                "A network that learns: loss, optimizer, then rules, every step.\n\nArgs:\n    network: what learns; shared, not copied\n"
-                                                "    loss: \"cross_entropy\", \"mse\" or \"squared_error\"\n    optimizer: SGD, Adam\n    rules: ContinualBackprop, ShrinkAndPerturb, ... in order\n\n"
-                                                "Raises:\n    klopf.Error: unknown names, numbers out of range, rules that exclude each other")
-      .def(py::init([](std::shared_ptr<Network> network, const std::string& loss, const Optimizer& optimizer, const std::vector<Rule>& rules) {
-             return std::make_shared<Learner>(std::move(network), loss, optimizer, rules);
-           }),
+  py::class_<Learner, std::shared_ptr<Learner>>(m, "Learner", learner_doc)
+      .def(py::init([](std::shared_ptr<Network> network, const std::string& loss, const Optimizer& optimizer,
+                       const std::vector<Rule>& rules) { return std::make_shared<Learner>(std::move(network), loss, optimizer, rules); }),
            py::arg("network"), py::kw_only(), py::arg("loss"), py::arg("optimizer"), py::arg("rules") = std::vector<Rule>{})
-      .def("step", &step, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none,
-           "One update from a batch. x [B, ...] or [R, B, ...] float32, float64 or uint8 (with scale and offset, a number or [C]: float = x * scale + offset); y integers [B] or [R, B], or floats "
-           "[B, O] or [R, B, O].")
-      .def("run", &run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("batch_size") = 100, py::arg("epochs") = 1, py::arg("shuffle") = true, py::arg("scale") = none, py::arg("offset") = none,
-           "Whole epochs over x [N, ...] or [R, N, ...], in batches (a last partial one is used), in an order drawn anew each epoch. Ctrl-C is answered between epochs.")
-      .def("evaluate", &evaluate, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none, "Loss and accuracy on x, y; nothing learns.")
-      .def("forward", &forward, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none, "Outputs [R, B, O]; activations are kept for backward().")
+      .def("step", &step, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none, step_doc)
+      .def("run", &run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("batch_size") = 100, py::arg("epochs") = 1,
+           py::arg("shuffle") = true, py::arg("scale") = none, py::arg("offset") = none, run_doc)
+      .def("evaluate", &evaluate, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none,
+           "Loss and accuracy on x, y, as step() takes them; nothing learns.")
+      .def("forward", &forward, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
+           "Outputs [R, B, O]; activations are kept for backward().")
       .def("backward", &backward, py::arg("grad_y"), "Gradients from dL/dy [R, B, O] of the last forward().")
-      .def(
-          "apply", [](Learner& learner) { return masks(learner.network(), learner.apply()); }, "Optimizer, then rules, from the gradients of backward(); the masks [R, U] of replaced units.")
-      .def("gradients", [](const Learner& learner) { return to_dict(learner.gradients()); }, "Gradients of the last backward(), named and shaped like state_dict().")
-      .def("restart", &Learner::restart, "Everything anew: weights redrawn, optimizer and statistics of units cleared, frozen runs alive; counters and random position go on.")
-      .def_property_readonly(
-          "alive", [](const Learner& learner) { return to_numpy(learner.alive(), {static_cast<py::ssize_t>(learner.alive().size())}).attr("astype")("bool"); },
-          "bool [R]: False for runs frozen because their loss or weights were no longer finite.")
-      .def("state", [](const Learner& learner) { return to_dict(learner.state()); }, "Everything that learning depends on, by name, arrays [R, ...].")
-      .def(
-          "load_state", [](Learner& learner, const py::dict& arrays) { learner.load_state(from_dict("load_state", arrays)); }, py::arg("arrays"),
-          "What state() gave, back in place. Raises Error unless names, shapes and types all fit.");
+      .def("apply", &apply, "Optimizer, then rules, from the gradients of backward(); the masks [R, U] of replaced units.")
+      .def("gradients", &gradients, "Gradients of the last backward(), named and shaped like state_dict().")
+      .def("restart", &Learner::restart, restart_doc)
+      .def_property_readonly("alive", &alive, "bool [R]: False for runs frozen because their loss or weights were no longer finite.")
+      .def("state", &state, "Everything that learning depends on, by name, arrays [R, ...].")
+      .def("load_state", &load_state, py::arg("arrays"), load_state_doc);
 }
 
 }  // namespace klopf::bindings

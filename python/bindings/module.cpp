@@ -23,9 +23,12 @@ PYBIND11_MODULE(_core, m) {
   m.attr("utilities") = py::tuple(py::cast(utility_names()));
   m.attr("initialisers") = py::tuple(py::cast(initialiser_names()));
   m.def("devices", [] { return std::vector<std::string>{"cpu"}; }, "Devices that networks can live on.");
-  m.def("set_threads", &set_threads, py::arg("count"), "Threads of the CPU (default: KLOPF_NUM_THREADS, or all processors). Results do not depend on it.");
+  m.def("set_threads", &set_threads, py::arg("count"),
+        "Threads of the CPU (default: KLOPF_NUM_THREADS, or all processors). Results do not depend on it.");
   m.def("get_threads", &get_threads, "Threads of the CPU.");
-  m.def("isa", [] { return std::string(cpu::level().name); }, "Instruction-set level in use; the environment variable KLOPF_ISA chooses another.");
+  m.def(
+      "isa", [] { return std::string(cpu::level().name); },
+      "Instruction-set level in use; the environment variable KLOPF_ISA chooses another.");
   m.def(
       "isa_levels",
       [] {
@@ -37,20 +40,26 @@ PYBIND11_MODULE(_core, m) {
       },
       "Instruction-set levels this machine can run, lowest first.");
   m.def(
-      "permutation", [](uint64_t seed, uint32_t stream, int64_t step, int64_t n) {
+      "permutation",
+      [](uint64_t seed, uint32_t stream, int64_t step, int64_t n) {
+        if (stream >= 1u << 24) throw Error("[permutation] stream must be below 16777216, got " + std::to_string(stream));
+        if (n < 0) throw Error("[permutation] n must not be negative, got " + std::to_string(n));
         const std::vector<int64_t> order = permutation(seed, stream, step, n);
         return py::array_t<int64_t>(static_cast<py::ssize_t>(order.size()), order.data());
       },
-      py::arg("seed"), py::arg("stream"), py::arg("step"), py::arg("n"), "A permutation of 0 .. n - 1 that depends on (seed, stream, step, n) alone: int64 [n].");
+      py::arg("seed"), py::arg("stream"), py::arg("step"), py::arg("n"),
+      "A permutation of 0 .. n - 1 that depends on (seed, stream, step, n) alone: int64 [n].");
   m.def(
       "synthetic_images",
       [](uint64_t seed, uint32_t class_index, int64_t first, int64_t count, int size) {
         if (count < 0 || size < 1) throw Error("[synthetic_images] count and size must not be negative");
-        py::array_t<uint8_t> out({static_cast<py::ssize_t>(count), py::ssize_t{3}, static_cast<py::ssize_t>(size), static_cast<py::ssize_t>(size)});
+        py::array_t<uint8_t> out(
+            {static_cast<py::ssize_t>(count), py::ssize_t{3}, static_cast<py::ssize_t>(size), static_cast<py::ssize_t>(size)});
         uint8_t* data = out.mutable_data();
         const py::gil_scoped_release release;
         synthetic_images(seed, class_index, first, count, size, data);
         return out;
       },
-      py::arg("seed"), py::arg("class_index"), py::arg("first"), py::arg("count"), py::arg("size"), "Images of a class of the built-in stream: uint8 [count, 3, size, size].");
+      py::arg("seed"), py::arg("class_index"), py::arg("first"), py::arg("count"), py::arg("size"),
+      "Images of a class of the built-in stream: uint8 [count, 3, size, size].");
 }

@@ -87,11 +87,17 @@ template <class Visit>
 struct Fields {
   Visit visit;
   template <class M>
-  void operator()(const char* name, M member, const char* doc) { visit(name, member, doc, false, false); }
+  void operator()(const char* name, M member, const char* doc) {
+    visit(name, member, doc, false, false);
+  }
   template <class M>
-  void required(const char* name, M member, const char* doc) { visit(name, member, doc, true, false); }
+  void required(const char* name, M member, const char* doc) {
+    visit(name, member, doc, true, false);
+  }
   template <class M>
-  void optional(const char* name, M member, const char* doc) { visit(name, member, doc, false, true); }
+  void optional(const char* name, M member, const char* doc) {
+    visit(name, member, doc, false, true);
+  }
 };
 template <class T, class Visit>
 void each_field(Visit visit) {
@@ -122,9 +128,13 @@ T construct(const char* kind, const py::args& args, const py::kwargs& kwargs) {
       return;
     }
     if (optional && given.is_none()) return;
-    if (!Field<V>::read(given, spec.*member)) throw Error(at + name + " must be " + std::string(Field<V>::hint == Field<PerRun>::hint ? "a number, or one for each run" : Field<V>::hint) + ", got " + std::string(py::repr(given)));
+    if (!Field<V>::read(given, spec.*member))
+      throw Error(at + name + " must be " +
+                  std::string(Field<V>::hint == Field<PerRun>::hint ? "a number, or one for each run" : Field<V>::hint) + ", got " +
+                  std::string(py::repr(given)));
   });
-  if (args.size() > index) throw Error(at + "takes at most " + std::to_string(index) + " values (" + names + "), got " + std::to_string(args.size()));
+  if (args.size() > index)
+    throw Error(at + "takes at most " + std::to_string(index) + " values (" + names + "), got " + std::to_string(args.size()));
   if (kwargs.size() > used)
     for (const auto& [key, value] : kwargs) {
       const std::string name = py::str(key);
@@ -169,11 +179,15 @@ py::object bind(py::module_& m, const char* kind, const std::string& doc) {
   cls.def(py::init([kind](const py::args& args, const py::kwargs& kwargs) { return construct<T>(kind, args, kwargs); }), signature.c_str());
   each_field<T>([&](const char* name, auto member, const char* meaning, bool, bool optional) {
     using V = decltype(value_type(member));
-    const std::string hint = "(self) -> " + std::string(Field<V>::hint == Field<PerRun>::hint ? "float | list[float]" : Field<V>::hint) + (optional ? " | None" : "");
-    cls.def_property_readonly(name, py::cpp_function([member, optional](const T& spec) { return attribute(spec, member, optional); }, hint.c_str()), meaning);
+    const std::string hint = "(self) -> " + std::string(Field<V>::hint == Field<PerRun>::hint ? "float | list[float]" : Field<V>::hint) +
+                             (optional ? " | None" : "");
+    cls.def_property_readonly(
+        name, py::cpp_function([member, optional](const T& spec) { return attribute(spec, member, optional); }, hint.c_str()), meaning);
   });
   cls.def("fields", &fields_of<T>, "fields(self) -> dict[str, typing.Any]\n\nThe options by name, as plain values.");
-  cls.def("__eq__", [](const T& a, const py::object& b) { return py::isinstance<T>(b) && fields_of(a).equal(fields_of(b.cast<const T&>())); }, "__eq__(self, other: object) -> bool");
+  cls.def(
+      "__eq__", [](const T& a, const py::object& b) { return py::isinstance<T>(b) && fields_of(a).equal(fields_of(b.cast<const T&>())); },
+      "__eq__(self, other: object) -> bool");
   cls.def("__hash__", [](const T& a) { return py::hash(py::str(py::repr(fields_of(a)))); }, "__hash__(self) -> int");
   cls.def(
       "__repr__",
@@ -190,8 +204,27 @@ py::object bind(py::module_& m, const char* kind, const std::string& doc) {
   return cls;
 }
 
+const char* sgd_doc = R"(Stochastic gradient descent: v <- mu v + (g + lambda w); w <- w - alpha v.
+
+Each number may be an array [R], one value a run.)";
+
+const char* adam_doc = R"(Adam (Kingma and Ba 2015), with step counts of each weight so that a replaced unit begins anew.
+
+Each number may be an array [R], one value a run.)";
+
+const char* continual_backprop_doc = R"(Selective reinitialisation of the least useful units (Dohare et al., Nature 2024).
+
+After every update each hidden layer's units age and their running utility is updated; a share of those older
+than `maturity` is replaced, lowest utility first (equal ones: lowest index): incoming weights drawn anew, bias,
+outgoing weights and statistics zero. Each number may be an array [R].)";
+
+const char* shrink_and_perturb_doc = R"(Perturbation of Shrink and Perturb (Ash and Adams 2020), every step.
+
+Shrinking is the optimizer's weight_decay. The number may be an array [R].)";
+
 }  // namespace
 
+// clang-format off: one to a line
 void bind_specs(py::module_& m) {
   m.attr("layers") = py::make_tuple(
       bind<Linear>(m, "Linear", "Fully connected layer: y = W x + b, weight [R, outputs, inputs], bias [R, outputs]."),
@@ -203,14 +236,12 @@ void bind_specs(py::module_& m) {
       bind<Tanh>(m, "Tanh", "Hyperbolic tangent."),
       bind<Sigmoid>(m, "Sigmoid", "1 / (1 + exp(-x))."));
   m.attr("optimizers") = py::make_tuple(
-      bind<SGD>(m, "SGD", "Stochastic gradient descent: v <- mu v + (g + lambda w); w <- w - alpha v.\n\nEach number may be an array [R], one value a run."),
-      bind<Adam>(m, "Adam", "Adam (Kingma and Ba 2015), with step counts of each weight so that a replaced unit begins anew.\n\nEach number may be an array [R], one value a run."));
+      bind<SGD>(m, "SGD", sgd_doc),
+      bind<Adam>(m, "Adam", adam_doc));
   m.attr("rules") = py::make_tuple(
-      bind<ContinualBackprop>(m, "ContinualBackprop",
-                          "Selective reinitialisation of the least useful units (Dohare et al., Nature 2024).\n\nAfter every update each hidden layer's units age and "
-                          "their running utility is updated; a share of those older than `maturity` is replaced, lowest utility first (equal ones: lowest index): "
-                          "incoming weights drawn anew, bias, outgoing weights and statistics zero. Each number may be an array [R]."),
-      bind<ShrinkAndPerturb>(m, "ShrinkAndPerturb", "Perturbation of Shrink and Perturb (Ash and Adams 2020), every step; shrinking is the optimizer's weight_decay."));
+      bind<ContinualBackprop>(m, "ContinualBackprop", continual_backprop_doc),
+      bind<ShrinkAndPerturb>(m, "ShrinkAndPerturb", shrink_and_perturb_doc));
 }
+// clang-format on
 
 }  // namespace klopf::bindings

@@ -21,7 +21,7 @@ def _checksum(arrays: Mapping[str, NDArray[Any]], description: str) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
-        total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), total)
+        total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, total)
     return f"{total:08x}"
 
 
@@ -75,7 +75,7 @@ def warn_of_other_level(path: str | PathLike[str], level: str) -> None:
     """Says so when a checkpoint goes on at another instruction-set level than it was written at."""
     if level != isa():
         warnings.warn(
-            f"{path} was written at instruction-set level {level} and goes on at {isa()}: results will agree to "
-            f"rounding, not bit for bit (KLOPF_ISA={level} would)",
+            f"{path} was written at instruction-set level {level} and goes on at {isa()}: results will agree "
+            f"to rounding, not bit for bit (KLOPF_ISA={level} would)",
             stacklevel=3,
         )

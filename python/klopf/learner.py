@@ -57,7 +57,7 @@ class Learner(_core.Learner):
 
     @classmethod
     def load(cls, path: str | PathLike[str], rules: list[Rule] | None = None, device: str = "cpu") -> Learner:
-        """A learner that goes on exactly where the saved one stood, bit for bit on the same instruction-set level.
+        """A learner that goes on exactly where the saved one stood, bit for bit at the same level.
 
         Args:
             path: what `save` wrote
@@ -82,7 +82,10 @@ class Learner(_core.Learner):
         )
         saved = [_from_spec(rule) for rule in settings["rules"]]
         learner = cls(
-            net, loss=settings["loss"], optimizer=_from_spec(settings["optimizer"]), rules=saved if rules is None else rules
+            net,
+            loss=settings["loss"],
+            optimizer=_from_spec(settings["optimizer"]),
+            rules=saved if rules is None else rules,
         )
         learner.load_state(arrays)
         return learner

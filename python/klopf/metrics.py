@@ -158,8 +158,8 @@ def _of_singular_values(features: Array, *measures: Callable[[FloatArray], float
     if features.ndim < 3 or 0 in features.shape:
         raise Error(f"[metrics] expected features [R, B, U], got {list(features.shape)}")
     results = np.full((len(measures), features.shape[0]), np.nan)
-    # The matrices are small: on busy cores the linear algebra library's threads wait for each other far longer
-    # than the work takes.
+    # The matrices are small: on busy cores the linear algebra library's threads wait for each other far
+    # longer than the work takes.
     with threadpool_limits(1):
         for run, matrix in enumerate(features):
             if not np.isfinite(matrix).all():

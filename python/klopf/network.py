@@ -13,7 +13,7 @@ from klopf import _core
 class UnitGroup:
     """The hidden units of one layer, in all runs: arrays [R, U, ...], copied out when read.
 
-    A unit is {incoming weights, activity, outgoing weights, age, statistics}; for a convolution it is the filter.
+    A unit is {incoming weights, activity, outgoing weights, age, statistics}; a convolution's is the filter.
     """
 
     def __init__(self, network: _core.Network, index: int) -> None:
@@ -36,7 +36,7 @@ class UnitGroup:
 
     @property
     def outgoing(self) -> NDArray[np.float32]:
-        """Outgoing weights [R, U, O], [R, U, O, KH, KW] into filters, or [R, U, O, positions] through a flattening."""
+        """Outgoing weights [R, U, O], into filters [R, U, O, KH, KW], through a flattening [R, U, O, S]."""
         weight = self._network.state_dict()[f"{self.next_layer}.weight"]
         runs, outputs = weight.shape[:2]
         if weight.ndim == 3 and weight.shape[2] != self.size:

@@ -26,7 +26,9 @@ class Backend {
 };
 
 #define KLOPF_ALTERNATIVE(Type, name) , Type
+// clang-format off
 using Operation = std::variant<std::monostate KLOPF_OPERATIONS(KLOPF_ALTERNATIVE)>;
+// clang-format on
 #undef KLOPF_ALTERNATIVE
 
 using Program = std::vector<Operation>;
@@ -38,8 +40,7 @@ KLOPF_OPERATIONS(KLOPF_CALL)
 #undef KLOPF_CALL
 
 inline void play_program(Backend& backend, const Program& program, const Play& play) {
-  for (const Operation& operation : program)
-    std::visit([&](const auto& op) { call(backend, op, play); }, operation);
+  for (const Operation& operation : program) std::visit([&](const auto& op) { call(backend, op, play); }, operation);
 }
 
 }  // namespace klopf

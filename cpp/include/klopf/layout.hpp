@@ -14,17 +14,29 @@ std::size_t size_of(Type type);
 template <class T>
 constexpr Type type_of();
 template <>
-constexpr Type type_of<float>() { return Type::float32; }
+constexpr Type type_of<float>() {
+  return Type::float32;
+}
 template <>
-constexpr Type type_of<double>() { return Type::float64; }
+constexpr Type type_of<double>() {
+  return Type::float64;
+}
 template <>
-constexpr Type type_of<int32_t>() { return Type::int32; }
+constexpr Type type_of<int32_t>() {
+  return Type::int32;
+}
 template <>
-constexpr Type type_of<int64_t>() { return Type::int64; }
+constexpr Type type_of<int64_t>() {
+  return Type::int64;
+}
 template <>
-constexpr Type type_of<uint64_t>() { return Type::uint64; }
+constexpr Type type_of<uint64_t>() {
+  return Type::uint64;
+}
 template <>
-constexpr Type type_of<uint8_t>() { return Type::uint8; }
+constexpr Type type_of<uint8_t>() {
+  return Type::uint8;
+}
 
 // A named array that every run has.
 struct Slot {
@@ -32,7 +44,7 @@ struct Slot {
   Type type;
   std::vector<int64_t> shape;  // of one run, as users see it
   uint64_t offset;             // bytes from the start of a run's block
-  bool like_weights = false;  // as long as all weights together, and read and written as one array for each parameter
+  bool like_weights = false;   // as long as all weights together, and read and written as one array for each parameter
   bool cleared_on_restart = false;
   int64_t count() const;
 };

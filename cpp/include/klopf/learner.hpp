@@ -12,8 +12,8 @@
 namespace klopf {
 
 struct StepResult {
-  std::vector<double> loss, accuracy;           // [R]
-  std::vector<std::vector<uint8_t>> replaced;   // of each unit group [R, U]
+  std::vector<double> loss, accuracy;          // [R]
+  std::vector<std::vector<uint8_t>> replaced;  // of each unit group [R, U]
 };
 struct History {
   std::vector<double> loss, accuracy;  // [R, epochs]

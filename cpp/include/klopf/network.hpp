@@ -29,7 +29,7 @@ struct Node {
   PoolShape pool{};
   Activation activation{};
   float slope = 0;
-  int64_t input_size = 0, output_size = 0;  // floats of one sample
+  int64_t input_size = 0, output_size = 0;      // floats of one sample
   int32_t channels = 1, height = 1, width = 1;  // of the output
 };
 
@@ -38,15 +38,15 @@ struct Tape {
   int capacity = 0;
   Program forward, backward;
   Ref<float> input, output, grad_output;
-  Ref<float> grads;                       // of all weights, in their order
-  std::vector<Ref<float>> activities;     // of each unit group
+  Ref<float> grads;                    // of all weights, in their order
+  std::vector<Ref<float>> activities;  // of each unit group
 };
 
 struct NetworkOptions {
   std::vector<Layer> layers;
   std::vector<int64_t> input_shape;  // (I) or (C, H, W)
   int runs = 1;
-  std::vector<uint64_t> seeds;       // default 0 .. runs - 1
+  std::vector<uint64_t> seeds;  // default 0 .. runs - 1
   std::string init = "kaiming";
 };
 
@@ -132,7 +132,8 @@ class Network {
 
 // Reads the arrays of a layout from blocks, and writes them; `parameters` splits those that are like weights.
 std::vector<Array> read_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters);
-void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays, const char* where);
+void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays,
+                 const char* where);
 
 std::vector<std::string> initialiser_names();
 std::shared_ptr<Backend> make_cpu_backend();

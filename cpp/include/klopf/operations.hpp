@@ -159,16 +159,16 @@ struct Perturb {  // w += noise * N(0, 1)
 // The arrays of a group of units. Everything that judges, replaces or protects units is written against this.
 struct Units {
   int32_t units, fan_in;
-  int32_t positions;          // S: places at which a unit is active (1, or H x W after pooling)
-  int32_t outputs, taps;      // outgoing weights [outputs, taps, units]
+  int32_t positions;            // S: places at which a unit is active (1, or H x W after pooling)
+  int32_t outputs, taps;        // outgoing weights [outputs, taps, units]
   int32_t weights_by_position;  // 1: taps are positions (a flattened layer); 0: taps are shared by all positions
-  int32_t height, width;      // of the positions
-  int32_t place, next_place;  // layers of the incoming and outgoing weights; place keys random numbers
-  Ref<float> activity;        // [B, S, U]
-  Ref<float> incoming, bias;  // [U, fan_in], [U]
+  int32_t height, width;        // of the positions
+  int32_t place, next_place;    // layers of the incoming and outgoing weights; place keys random numbers
+  Ref<float> activity;          // [B, S, U]
+  Ref<float> incoming, bias;    // [U, fan_in], [U]
   Ref<float> outgoing, next_bias;
-  Ref<int32_t> age;           // [U] parameter updates
-  Ref<float> last_activity;   // [U] mean |activity| of the last step
+  Ref<int32_t> age;                      // [U] parameter updates
+  Ref<float> last_activity;              // [U] mean |activity| of the last step
   Ref<float> mean_trace, mean_activity;  // [U] running mean activity, and the same bias-corrected
   Ref<float> utility_trace, utility;     // [U] running utility, and the same bias-corrected: what selection compares
 };
@@ -227,26 +227,26 @@ struct Advance {  // the end of a step
 };
 
 // The one list. The variant that a program holds, the backend's contract and the dispatch follow from it.
-#define KLOPF_OPERATIONS(X)                          \
-  X(LoadBatch, load_batch)                           \
-  X(LinearForward, linear_forward)                   \
-  X(LinearBackward, linear_backward)                 \
-  X(ConvForward, conv_forward)                       \
-  X(ConvBackward, conv_backward)                     \
-  X(ConvReluPoolForward, conv_relu_pool_forward)     \
-  X(ConvReluPoolBackward, conv_relu_pool_backward)   \
-  X(MaxPoolForward, max_pool_forward)                \
-  X(MaxPoolBackward, max_pool_backward)              \
-  X(ActivationForward, activation_forward)           \
-  X(ActivationBackward, activation_backward)         \
-  X(Loss, loss)                                      \
-  X(SgdStep, sgd_step)                               \
-  X(AdamStep, adam_step)                             \
-  X(Perturb, perturb)                                \
-  X(DrawWeights, draw_weights)                       \
-  X(UnitUtility, unit_utility)                       \
-  X(UnitSelect, unit_select)                         \
-  X(UnitReplace, unit_replace)                       \
+#define KLOPF_OPERATIONS(X)                        \
+  X(LoadBatch, load_batch)                         \
+  X(LinearForward, linear_forward)                 \
+  X(LinearBackward, linear_backward)               \
+  X(ConvForward, conv_forward)                     \
+  X(ConvBackward, conv_backward)                   \
+  X(ConvReluPoolForward, conv_relu_pool_forward)   \
+  X(ConvReluPoolBackward, conv_relu_pool_backward) \
+  X(MaxPoolForward, max_pool_forward)              \
+  X(MaxPoolBackward, max_pool_backward)            \
+  X(ActivationForward, activation_forward)         \
+  X(ActivationBackward, activation_backward)       \
+  X(Loss, loss)                                    \
+  X(SgdStep, sgd_step)                             \
+  X(AdamStep, adam_step)                           \
+  X(Perturb, perturb)                              \
+  X(DrawWeights, draw_weights)                     \
+  X(UnitUtility, unit_utility)                     \
+  X(UnitSelect, unit_select)                       \
+  X(UnitReplace, unit_replace)                     \
   X(Advance, advance)
 
 }  // namespace klopf

@@ -27,7 +27,8 @@ struct Adam {
     f("beta2", &Adam::beta2, "decay of the second moment, in [0, 1)");
     f("epsilon", &Adam::epsilon, "added to the root of the second moment");
     f("weight_decay", &Adam::weight_decay, "lambda, added to the gradient as lambda w (biases included)");
-    f("epsilon_at", &Adam::epsilon_at, "\"corrected\" (as PyTorch) or \"raw\": whether epsilon is added after or before the bias correction");
+    f("epsilon_at", &Adam::epsilon_at,
+      "\"corrected\" (as PyTorch) or \"raw\": whether epsilon is added after or before the bias correction");
   }
 };
 

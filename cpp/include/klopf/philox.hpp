@@ -39,8 +39,7 @@ KLOPF_FN Random4 philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2, ui
 
 // Four numbers of one (seed, stream, place, step); `place` tells tensors, layers or classes apart (below 2^24).
 KLOPF_FN Random4 random4(uint64_t seed, Stream stream, uint32_t place, uint64_t step, uint32_t index) {
-  return philox(seed, index, (static_cast<uint32_t>(stream) << 24) | place, static_cast<uint32_t>(step),
-                static_cast<uint32_t>(step >> 32));
+  return philox(seed, index, (static_cast<uint32_t>(stream) << 24) | place, static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32));
 }
 
 // Uniform in (0, 1): 24 bits, never 0 and never 1.

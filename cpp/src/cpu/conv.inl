@@ -23,11 +23,11 @@ KLOPF_FN const float* padded_image(const ConvShape& s, const float* image, float
   return buffer;
 }
 
-KLOPF_FN void convolve(const ConvShape& s, const float* const patches[tile_rows], const float* packed, Tile& tile) {
+KLOPF_FN void convolve(const ConvShape& s, int channels, const float* const patches[tile_rows], const float* packed, Tile& tile) {
   const int length = row_length(s), stride = row_stride(s);
   const float* at[tile_rows] = {patches[0], patches[1], patches[2], patches[3]};
   for (int ky = 0; ky < s.kernel_height; ++ky) {
-    multiply_add(tile, at, 1, packed, block, length);
+    multiply_add(tile, channels, at, 1, packed, block, length);
     packed += static_cast<int64_t>(length) * block;
     for (int i = 0; i < tile_rows; ++i) at[i] += stride;
   }
@@ -57,9 +57,10 @@ void conv_forward(const ConvForward& op, const Play& play) {
           patches[i] = image + patch_offset(s, pixel / s.out_width, pixel % s.out_width);
         }
         Tile tile;
-        convolve(s, patches, packed + static_cast<int64_t>(o) * patch_length(s), tile);
+        convolve(s, s.outputs - o, patches, packed + static_cast<int64_t>(o) * patch_length(s), tile);
         for (int i = 0; i < tile_rows && p + i < pixels; ++i)
-          store_channels(output + (static_cast<int64_t>(b) * pixels + p + i) * s.outputs + o, tile.row[i][0] + low, tile.row[i][1] + high, s.outputs - o);
+          store_channels(output + (static_cast<int64_t>(b) * pixels + p + i) * s.outputs + o, tile.row[i][0] + low, tile.row[i][1] + high,
+                         s.outputs - o);
       }
     }
   }
@@ -89,7 +90,7 @@ void conv_relu_pool_forward(const ConvReluPoolForward& op, const Play& play) {
             patches[i] = image + patch_offset(s, top + at / op.window, left + at % op.window);
           }
           Tile tile;
-          convolve(s, patches, weights, tile);
+          convolve(s, s.outputs - o, patches, weights, tile);
           for (int i = 0; i < tile_rows && w + i < window; ++i)
             for (int h = 0; h < 2; ++h) {
               const VI keep = tile.row[i][h] <= best[h];  // false for NaN, which so wins
@@ -148,7 +149,8 @@ KLOPF_FN int gather_rows(const Place* places, int count, const float* image, int
   return Segments * lanes;
 }
 
-KLOPF_FN void gather_weight_gradient(const Place* places, int count, const float* image, int stride, float* grad, int grad_stride, int rows) {
+KLOPF_FN void gather_weight_gradient(const Place* places, int count, const float* image, int stride, float* grad, int grad_stride,
+                                     int rows) {
   for (int done = 0; done < grad_stride;) {
     const int left = (grad_stride - done) / lanes;
     const float* x = image + done;
@@ -223,7 +225,8 @@ KLOPF_FN void conv_backward_from_lists(const ConvShape& s, const ConvGradients& 
       for (int n = 0; n < counts[o]; ++n) bias += list[n].grad;
       g.grad_bias[o] = bias;
       gather_weight_gradient(list, counts[o], image, stride, grad + o * grad_size, grad_stride, rows);
-      if (grad_image) scatter_input_gradient(list, counts[o], g.weight + static_cast<int64_t>(o) * rows * length, grad_to, stride, length, rows);
+      if (grad_image)
+        scatter_input_gradient(list, counts[o], g.weight + static_cast<int64_t>(o) * rows * length, grad_to, stride, length, rows);
     }
     if (grad_image && s.padding)
       for (int b = 0; b < size; ++b)
@@ -243,8 +246,9 @@ void conv_backward(const ConvBackward& op, const Play& play) {
   const ConvShape s = op.shape;
   const int pixels = s.out_height * s.out_width;
   const float* grad_output = play.at(op.grad_output);
-  const ConvGradients gradients{play.at(op.input), play.at(op.weight), play.at(op.grad_weight), play.at(op.grad_bias), play.at(op.grad_input), play.at(op.scratch)};
-  conv_backward_from_lists(s, gradients, play.batch.count, pixels, [&](int b, int32_t origin, Place* lists, int32_t* counts, int64_t capacity) {
+  const ConvGradients gradients{play.at(op.input),     play.at(op.weight),     play.at(op.grad_weight),
+                                play.at(op.grad_bias), play.at(op.grad_input), play.at(op.scratch)};
+  const auto list_places = [&](int b, int32_t origin, Place* lists, int32_t* counts, int64_t capacity) {
     const float* grad = grad_output + static_cast<int64_t>(b) * pixels * s.outputs;
     for (int p = 0; p < pixels; ++p, grad += s.outputs) {
       const int32_t patch = origin + static_cast<int32_t>(patch_offset(s, p / s.out_width, p % s.out_width));
@@ -253,7 +257,8 @@ void conv_backward(const ConvBackward& op, const Play& play) {
         counts[o] += grad[o] != 0.0f;
       }
     }
-  });
+  };
+  conv_backward_from_lists(s, gradients, play.batch.count, pixels, list_places);
 }
 
 void conv_relu_pool_backward(const ConvReluPoolBackward& op, const Play& play) {
@@ -264,8 +269,9 @@ void conv_relu_pool_backward(const ConvReluPoolBackward& op, const Play& play) {
   int32_t inside[256];  // from the window's first patch to the one at a position
   for (int w = 0; w < window * window; ++w) inside[w] = static_cast<int32_t>(patch_offset(s, w / window, w % window));
   inside[no_position] = 0;
-  const ConvGradients gradients{play.at(op.input), play.at(op.weight), play.at(op.grad_weight), play.at(op.grad_bias), play.at(op.grad_input), play.at(op.scratch)};
-  conv_backward_from_lists(s, gradients, play.batch.count, pooled, [&](int b, int32_t origin, Place* lists, int32_t* counts, int64_t capacity) {
+  const ConvGradients gradients{play.at(op.input),     play.at(op.weight),     play.at(op.grad_weight),
+                                play.at(op.grad_bias), play.at(op.grad_input), play.at(op.scratch)};
+  const auto list_places = [&](int b, int32_t origin, Place* lists, int32_t* counts, int64_t capacity) {
     const int64_t from = static_cast<int64_t>(b) * pooled * s.outputs;
     const float* grad = grad_output + from;
     const uint8_t* at = position + from;
@@ -276,5 +282,6 @@ void conv_relu_pool_backward(const ConvReluPoolBackward& op, const Play& play) {
         counts[o] += (at[o] != no_position) & (grad[o] != 0.0f);
       }
     }
-  });
+  };
+  conv_backward_from_lists(s, gradients, play.batch.count, pooled, list_places);
 }

@@ -13,7 +13,8 @@ KLOPF_FN void load_samples(const LoadBatch& op, const Batch& batch, float* outpu
     float* to = output + static_cast<int64_t>(b) * channels * pixels;
     for (int c = 0; c < channels; ++c) {
       const float scale = batch.scale ? batch.scale[c] : 1.0f, offset = batch.offset ? batch.offset[c] : 0.0f;
-      for (int p = 0; p < pixels; ++p) to[static_cast<int64_t>(p) * channels + c] = pixel(from, static_cast<int64_t>(c) * pixels + p) * scale + offset;
+      for (int p = 0; p < pixels; ++p)
+        to[static_cast<int64_t>(p) * channels + c] = pixel(from, static_cast<int64_t>(c) * pixels + p) * scale + offset;
     }
   }
 }
@@ -57,7 +58,8 @@ void loss(const Loss& op, const Play& play) {
       correct += best == label;
       sum += cross_entropy(output, label, op.outputs, grad, per_sample);
     } else {
-      sum += squared(output, batch.targets + n * op.outputs, op.outputs, grad, per_sample, op.kind == LossKind::mse ? 1.0 / op.outputs : 0.5);
+      sum +=
+          squared(output, batch.targets + n * op.outputs, op.outputs, grad, per_sample, op.kind == LossKind::mse ? 1.0 / op.outputs : 0.5);
     }
     if (grad) grad += op.outputs;
   }

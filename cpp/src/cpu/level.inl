@@ -17,6 +17,7 @@
 
 namespace klopf::cpu {
 namespace {
+// clang-format off: each builds on those before it
 #include "cpu/vec.inl"
 #include "cpu/tile.inl"
 #include "cpu/linear.inl"
@@ -25,6 +26,7 @@ namespace {
 #include "cpu/elementwise.inl"
 #include "cpu/update.inl"
 #include "cpu/utility.inl"
+// clang-format on
 
 int64_t linear_scratch(const LinearShape& s) { return static_cast<int64_t>(round_up(s.outputs, block)) * s.inputs; }
 int64_t conv_scratch(const ConvShape& s) { return packed_size(s) + (s.padding ? padded_size(s) : 0); }
@@ -32,9 +34,11 @@ int64_t conv_backward_scratch(const ConvShape& s, int places) { return backward_
 int64_t unit_utility_scratch(const Units& g) { return utility_scratch(g); }
 }  // namespace
 
+// clang-format off
 const Kernels KLOPF_LEVEL = {
 #define KLOPF_ENTRY(Type, name) name,
     KLOPF_LEVEL_OPERATIONS(KLOPF_ENTRY)
 #undef KLOPF_ENTRY
     linear_scratch, conv_scratch, conv_backward_scratch, unit_utility_scratch};
+// clang-format on
 }  // namespace klopf::cpu

@@ -21,7 +21,7 @@ void linear_forward(const LinearForward& op, const Play& play) {
       const float* rows[tile_rows];
       for (int i = 0; i < tile_rows; ++i) rows[i] = input + static_cast<int64_t>(b + i < count ? b + i : count - 1) * inputs;
       Tile tile;
-      multiply_add(tile, rows, 1, packed, block, inputs);
+      multiply_add(tile, outputs - o, rows, 1, packed, block, inputs);
       for (int i = 0; i < tile_rows && b + i < count; ++i)
         store_channels(output + static_cast<int64_t>(b + i) * outputs + o, tile.row[i][0] + low, tile.row[i][1] + high, outputs - o);
     }
@@ -35,7 +35,7 @@ KLOPF_FN void multiply_rows(const float* a, int64_t a_row, int64_t a_step, int r
     for (int i = 0; i < tile_rows; ++i) at[i] = a + a_row * (r + i < rows ? r + i : rows - 1);
     for (int v = 0; v < columns; v += block) {
       Tile tile;
-      multiply_add(tile, at, a_step, b + v, columns, length);
+      multiply_add(tile, columns - v, at, a_step, b + v, columns, length);
       for (int i = 0; i < tile_rows && r + i < rows; ++i)
         store_channels(out + static_cast<int64_t>(r + i) * columns + v, tile.row[i][0], tile.row[i][1], columns - v);
     }
@@ -50,6 +50,5 @@ void linear_backward(const LinearBackward& op, const Play& play) {
   for (int o = 0; o < outputs; ++o) grad_bias[o] = 0;
   for (int b = 0; b < count; ++b)
     for (int o = 0; o < outputs; ++o) grad_bias[o] += grad_output[static_cast<int64_t>(b) * outputs + o];
-  if (op.grad_input.present())
-    multiply_rows(grad_output, outputs, 1, count, weight, inputs, outputs, play.at(op.grad_input));
+  if (op.grad_input.present()) multiply_rows(grad_output, outputs, 1, count, weight, inputs, outputs, play.at(op.grad_input));
 }

@@ -7,22 +7,35 @@ struct Tile {
   V row[tile_rows][2] = {};
 };
 
-KLOPF_FN void multiply_add(Tile& tile, const float* const a[tile_rows], int64_t a_step, const float* b, int64_t b_step, int length) {
+template <int Columns>
+KLOPF_FN void multiply_add_columns(Tile& tile, const float* const a[tile_rows], int64_t a_step, const float* b, int64_t b_step, int length) {
   const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3];
-  V t00 = tile.row[0][0], t01 = tile.row[0][1], t10 = tile.row[1][0], t11 = tile.row[1][1];
-  V t20 = tile.row[2][0], t21 = tile.row[2][1], t30 = tile.row[3][0], t31 = tile.row[3][1];
+  V t[tile_rows][Columns];
+  for (int i = 0; i < tile_rows; ++i)
+    for (int c = 0; c < Columns; ++c) t[i][c] = tile.row[i][c];
   for (int l = 0; l < length; ++l) {
-    const V b0 = load(b), b1 = load(b + lanes);
     const V x0 = broadcast(*a0), x1 = broadcast(*a1), x2 = broadcast(*a2), x3 = broadcast(*a3);
-    t00 = fma(x0, b0, t00), t01 = fma(x0, b1, t01);
-    t10 = fma(x1, b0, t10), t11 = fma(x1, b1, t11);
-    t20 = fma(x2, b0, t20), t21 = fma(x2, b1, t21);
-    t30 = fma(x3, b0, t30), t31 = fma(x3, b1, t31);
+    for (int c = 0; c < Columns; ++c) {
+      const V w = load(b + c * lanes);
+      t[0][c] = fma(x0, w, t[0][c]);
+      t[1][c] = fma(x1, w, t[1][c]);
+      t[2][c] = fma(x2, w, t[2][c]);
+      t[3][c] = fma(x3, w, t[3][c]);
+    }
     a0 += a_step, a1 += a_step, a2 += a_step, a3 += a_step;
     b += b_step;
   }
-  tile.row[0][0] = t00, tile.row[0][1] = t01, tile.row[1][0] = t10, tile.row[1][1] = t11;
-  tile.row[2][0] = t20, tile.row[2][1] = t21, tile.row[3][0] = t30, tile.row[3][1] = t31;
+  for (int i = 0; i < tile_rows; ++i)
+    for (int c = 0; c < Columns; ++c) tile.row[i][c] = t[i][c];
+}
+
+// `channels` of the block are wanted: where they fit one register, the second is left alone.
+KLOPF_FN void multiply_add(Tile& tile, int channels, const float* const a[tile_rows], int64_t a_step, const float* b, int64_t b_step,
+                           int length) {
+  if (channels > lanes)
+    multiply_add_columns<2>(tile, a, a_step, b, b_step, length);
+  else
+    multiply_add_columns<1>(tile, a, a_step, b, b_step, length);
 }
 
 // Stores the first `count` channels of a row.

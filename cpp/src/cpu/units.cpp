@@ -10,9 +10,11 @@ namespace klopf::cpu {
 namespace {
 
 // One unit's incoming weights, or one row of an initial matrix.
-void draw_row(const InitialDistribution& initial, uint64_t seed, Stream stream, int place, uint64_t step, int row, int columns, float* weight) {
+void draw_row(const InitialDistribution& initial, uint64_t seed, Stream stream, int place, uint64_t step, int row, int columns,
+              float* weight) {
   const auto at = [&](int column, int use) {
-    const uint64_t index = (static_cast<uint64_t>(row) * static_cast<uint64_t>(columns) + static_cast<uint64_t>(column)) * 2 + static_cast<uint64_t>(use);
+    const uint64_t index =
+        (static_cast<uint64_t>(row) * static_cast<uint64_t>(columns) + static_cast<uint64_t>(column)) * 2 + static_cast<uint64_t>(use);
     return uniform_at(seed, stream, static_cast<uint32_t>(place), step, static_cast<uint32_t>(index));
   };
   for (int i = 0; i < columns; ++i) weight[i] = (2 * at(i, 0) - 1) * initial.weight_bound;
@@ -37,7 +39,8 @@ void draw_weights(const DrawWeights& op, const Play& play) {
   float *weight = play.at(op.weight), *bias = play.at(op.bias);
   for (int row = 0; row < op.rows; ++row) {
     draw_row(op.initial, seed, Stream::initial_weights, op.place, draw, row, op.columns, weight + static_cast<int64_t>(row) * op.columns);
-    const float u = uniform_at(seed, Stream::initial_weights, static_cast<uint32_t>(op.place) + 0x800000u, draw, static_cast<uint32_t>(row));
+    const float u =
+        uniform_at(seed, Stream::initial_weights, static_cast<uint32_t>(op.place) + 0x800000u, draw, static_cast<uint32_t>(row));
     bias[row] = op.initial.bias_bound == 0 ? 0.0f : (2 * u - 1) * op.initial.bias_bound;
   }
 }
@@ -59,7 +62,8 @@ void unit_select(const UnitSelect& op, const Play& play) {
     n = static_cast<int>(std::min<double>(std::floor(*carry), eligible));
     *carry -= n;
   } else if (expected < 1) {
-    n = uniform_at(*play.at(op.seed), Stream::replacement_count, static_cast<uint32_t>(g.place), static_cast<uint64_t>(*play.at(op.step)), 0) < expected;
+    n = uniform_at(*play.at(op.seed), Stream::replacement_count, static_cast<uint32_t>(g.place), static_cast<uint64_t>(*play.at(op.step)),
+                   0) < expected;
   } else {
     n = static_cast<int>(std::min<double>(std::floor(expected), eligible));
   }
@@ -67,7 +71,9 @@ void unit_select(const UnitSelect& op, const Play& play) {
   for (; n > 0; --n) {  // lowest utility first; equal ones: lowest index; NaN last
     int worst = -1;
     for (int u = 0; u < g.units; ++u)
-      if (age[u] > maturity && !replaced[u] && (worst < 0 || utility[u] < utility[worst] || (std::isnan(utility[worst]) && !std::isnan(utility[u])))) worst = u;
+      if (age[u] > maturity && !replaced[u] &&
+          (worst < 0 || utility[u] < utility[worst] || (std::isnan(utility[worst]) && !std::isnan(utility[u]))))
+        worst = u;
     replaced[worst] = 1;
   }
 }

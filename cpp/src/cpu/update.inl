@@ -25,8 +25,12 @@ void adam_step(const AdamStep& op, const Play& play) {
   const float* g = play.at(op.grads);
   int32_t* steps = play.at(op.steps);
   const double alpha = *play.at(op.step_size), beta1 = *play.at(op.beta1), beta2 = *play.at(op.beta2);
-  const AdamRates rates{static_cast<float>(beta1), static_cast<float>(1 - beta1), static_cast<float>(beta2), static_cast<float>(1 - beta2),
-                        static_cast<float>(*play.at(op.epsilon)), static_cast<float>(*play.at(op.weight_decay))};
+  const AdamRates rates{static_cast<float>(beta1),
+                        static_cast<float>(1 - beta1),
+                        static_cast<float>(beta2),
+                        static_cast<float>(1 - beta2),
+                        static_cast<float>(*play.at(op.epsilon)),
+                        static_cast<float>(*play.at(op.weight_decay))};
   int32_t of = 0;  // the step count that `correction` is for
   AdamCorrection correction{0, 0};
   for (int64_t i = 0; i < op.count;) {

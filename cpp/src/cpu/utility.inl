@@ -36,7 +36,7 @@ void unit_utility(const UnitUtility& op, const Play& play) {
   for (int u = 0; u < units; ++u) {
     age[u] += 1;
     mean[u] = static_cast<float>(decay * mean[u] + (1 - decay) * (batch_mean[u] * per_place));
-    centre[u] = static_cast<float>(mean[u] / (1 - pow(decay, age[u])));
+    centre[u] = static_cast<float>(mean[u] / (1 - pow(decay, static_cast<double>(age[u]))));
   }
 
   for (int i = 0; i < kept * units; ++i) magnitudes[i] = 0;
@@ -62,8 +62,9 @@ void unit_utility(const UnitUtility& op, const Play& play) {
   float *trace = play.at(g.utility_trace), *utility = play.at(g.utility);
   UtilityMeasures::with(op.measure, [&](auto measure) {
     for (int u = 0; u < units; ++u) {
-      UnitSignals signals{0, sum_of_magnitudes(incoming + static_cast<int64_t>(u) * g.fan_in, g.fan_in) / static_cast<float>(g.fan_in), contribution[u], 0, 0,
-                          uniform_at(seed, Stream::random_utility, static_cast<uint32_t>(g.place), step, static_cast<uint32_t>(u))};
+      UnitSignals signals{
+          0, sum_of_magnitudes(incoming + static_cast<int64_t>(u) * g.fan_in, g.fan_in) / static_cast<float>(g.fan_in), contribution[u], 0,
+          0, uniform_at(seed, Stream::random_utility, static_cast<uint32_t>(g.place), step, static_cast<uint32_t>(u))};
       for (int s = 0; s < kept; ++s) {
         signals.outgoing += magnitudes[s * units + u] * per_kept;
         signals.centred_activity += deviation[s * units + u] * per_kept;
@@ -72,7 +73,7 @@ void unit_utility(const UnitUtility& op, const Play& play) {
       const float value = measure.value(signals);
       if constexpr (is_averaged<decltype(measure)>()) {
         trace[u] = static_cast<float>(decay * trace[u] + (1 - decay) * value);
-        utility[u] = static_cast<float>(trace[u] / (1 - pow(decay, age[u])));
+        utility[u] = static_cast<float>(trace[u] / (1 - pow(decay, static_cast<double>(age[u]))));
       } else {
         utility[u] = value;
       }

@@ -37,7 +37,7 @@ KLOPF_FN V zero() { return V{}; }
 KLOPF_FN V relu(V x) { return x < zero() ? zero() : x; }
 KLOPF_FN V magnitude(V x) { return x < zero() ? -x : x; }
 
-// 16 partial sums, combined pairwise: the order of every floating reduction, whatever the level's width.
+// A long sum in 16 partial sums, combined pairwise, whatever the level's width.
 struct Sum16 {
   V part[16 / lanes] = {};
   KLOPF_MEMBER_FN void add(int i, V v) { part[i] += v; }

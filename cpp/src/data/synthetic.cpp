@@ -59,7 +59,12 @@ void cosines(float phase, float advance, float scale, int count, float* out) {
 
 class Painter {
  public:
-  explicit Painter(int size) : size_(size), pixels_(static_cast<std::size_t>(3 * size * size)), row_(static_cast<std::size_t>(size)), across_(row_.size()), down_(row_.size()) {}
+  explicit Painter(int size)
+      : size_(size),
+        pixels_(static_cast<std::size_t>(3 * size * size)),
+        row_(static_cast<std::size_t>(size)),
+        across_(row_.size()),
+        down_(row_.size()) {}
 
   void clear(Numbers& n) {
     const Colour level = colour(n, 0.3f, 0.15f);
@@ -69,7 +74,8 @@ class Painter {
   }
   // Adds (wave + tint) * colour under a Gaussian of this width; an infinite width is none.
   void add(float x, float y, float angle, float frequency, float phase, float width, float tint, const Colour& colour) {
-    const float pixel = 1.0f / static_cast<float>(size_), along = 2 * pi * frequency * std::cos(angle), up = 2 * pi * frequency * std::sin(angle);
+    const float pixel = 1.0f / static_cast<float>(size_), along = 2 * pi * frequency * std::cos(angle),
+                up = 2 * pi * frequency * std::sin(angle);
     for (int i = 0; i < size_; ++i) {
       const float at = (static_cast<float>(i) + 0.5f) * pixel;
       across_[static_cast<std::size_t>(i)] = std::exp(-(at - x) * (at - x) / (2 * width * width));
@@ -79,7 +85,8 @@ class Painter {
       const float envelope = down_[static_cast<std::size_t>(i)];
       if (envelope < 1e-3f) continue;
       cosines(phase + up * static_cast<float>(i) * pixel, along * pixel, 1.0f, size_, row_.data());
-      for (int k = 0; k < size_; ++k) row_[static_cast<std::size_t>(k)] = (row_[static_cast<std::size_t>(k)] + tint) * across_[static_cast<std::size_t>(k)] * envelope;
+      for (int k = 0; k < size_; ++k)
+        row_[static_cast<std::size_t>(k)] = (row_[static_cast<std::size_t>(k)] + tint) * across_[static_cast<std::size_t>(k)] * envelope;
       for (int c = 0; c < 3; ++c) {
         float* to = pixels_.data() + (c * size_ + i) * size_;
         for (int k = 0; k < size_; ++k) to[k] += colour.c[c] * row_[static_cast<std::size_t>(k)];
@@ -110,7 +117,13 @@ void synthetic_images(uint64_t seed, uint32_t class_index, int64_t first, int64_
   Numbers of_class(seed, class_index, 0);
   Part part[parts];
   for (Part& p : part) {
-    p = {of_class.uniform(-0.22f, 0.22f), of_class.uniform(-0.22f, 0.22f), of_class.uniform(0, pi), of_class.uniform(1.5f, 5.5f), of_class.uniform(0.1f, 0.2f), of_class.uniform(-0.5f, 0.5f), {}};
+    p = {of_class.uniform(-0.22f, 0.22f),
+         of_class.uniform(-0.22f, 0.22f),
+         of_class.uniform(0, pi),
+         of_class.uniform(1.5f, 5.5f),
+         of_class.uniform(0.1f, 0.2f),
+         of_class.uniform(-0.5f, 0.5f),
+         {}};
     p.colour = colour(of_class, 0.8f, 0.6f);
   }
   Painter painter(size);
@@ -122,12 +135,14 @@ void synthetic_images(uint64_t seed, uint32_t class_index, int64_t first, int64_
       const float angle = n.uniform(0, pi), frequency = n.uniform(0.3f, 1.6f), phase = n.uniform(0, 2 * pi);
       painter.add(0.5f, 0.5f, angle, frequency, phase, 1e3f, 0, colour(n, 0.3f, 0.12f));
     }
-    const float x = 0.5f + n.uniform(-0.16f, 0.16f), y = 0.5f + n.uniform(-0.16f, 0.16f), turn = n.uniform(-0.3f, 0.3f), scale = n.uniform(0.8f, 1.25f), contrast = n.uniform(0.5f, 1.1f);
+    const float x = 0.5f + n.uniform(-0.16f, 0.16f), y = 0.5f + n.uniform(-0.16f, 0.16f), turn = n.uniform(-0.3f, 0.3f),
+                scale = n.uniform(0.8f, 1.25f), contrast = n.uniform(0.5f, 1.1f);
     const float c = std::cos(turn) * scale, s = std::sin(turn) * scale;
     for (const Part& p : part) {
       Colour dimmed = p.colour;
       for (float& channel : dimmed.c) channel *= contrast;
-      painter.add(x + c * p.x - s * p.y, y + s * p.x + c * p.y, p.angle + turn, p.frequency / scale, n.uniform(0, 2 * pi), p.width * scale, p.tint, dimmed);
+      painter.add(x + c * p.x - s * p.y, y + s * p.x + c * p.y, p.angle + turn, p.frequency / scale, n.uniform(0, 2 * pi), p.width * scale,
+                  p.tint, dimmed);
     }
     painter.finish(seed, class_index, number, 0.25f, out);
   }

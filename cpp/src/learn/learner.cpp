@@ -18,11 +18,11 @@ namespace {
 constexpr double nan_value = std::numeric_limits<double>::quiet_NaN();
 constexpr int evaluation_chunk = 64;
 
-
 void clear_for_restart(const Layout& layout, const Blocks& blocks) {
   for (const Slot& slot : layout.slots())
     if (slot.cleared_on_restart)
-      for (int r = 0; r < blocks.count(); ++r) std::memset(blocks.block(r) + slot.offset, 0, static_cast<std::size_t>(slot.count()) * size_of(slot.type));
+      for (int r = 0; r < blocks.count(); ++r)
+        std::memset(blocks.block(r) + slot.offset, 0, static_cast<std::size_t>(slot.count()) * size_of(slot.type));
 }
 
 // The order of an epoch's samples: a stable argsort of 32-bit keys.
@@ -45,7 +45,10 @@ std::vector<int64_t> permutation(uint64_t seed, uint32_t stream, int64_t step, i
 }
 
 Learner::Learner(std::shared_ptr<Network> network, std::string loss, Optimizer optimizer, std::vector<Rule> rules)
-    : network_(std::move(network)), loss_(static_cast<LossKind>(choice("learner", "loss", loss, loss_names()))), optimizer_(std::move(optimizer)), rules_(std::move(rules)) {
+    : network_(std::move(network)),
+      loss_(static_cast<LossKind>(choice("learner", "loss", loss, loss_names()))),
+      optimizer_(std::move(optimizer)),
+      rules_(std::move(rules)) {
   step_ = layout_.add<int64_t>("step");
   epoch_ = layout_.add<int64_t>("epoch");
   alive_ = layout_.add<int32_t>("alive");
@@ -124,7 +127,8 @@ StepResult Learner::step(const Samples& samples) {
     now.batch = network_->batch(samples, run, 0, samples.count);
     const auto [loss, correct] = learn(now);
     result.loss[static_cast<std::size_t>(run)] = loss;
-    if (classification()) result.accuracy[static_cast<std::size_t>(run)] = static_cast<double>(correct) / static_cast<double>(samples.count);
+    if (classification())
+      result.accuracy[static_cast<std::size_t>(run)] = static_cast<double>(correct) / static_cast<double>(samples.count);
   });
   result.replaced = replaced();
   return result;
@@ -173,7 +177,8 @@ History Learner::run(const Samples& samples, const RunOptions& options) {
     });
     done += slice;
     const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
-    slice = std::max<int64_t>(1, static_cast<int64_t>(std::min(2.0 * static_cast<double>(slice), 0.4 * static_cast<double>(slice) / std::max(seconds, 1e-6))));
+    slice = std::max<int64_t>(
+        1, static_cast<int64_t>(std::min(2.0 * static_cast<double>(slice), 0.4 * static_cast<double>(slice) / std::max(seconds, 1e-6))));
     if (options.between) options.between();
   }
   return history;
@@ -198,7 +203,8 @@ Evaluation Learner::evaluate(const Samples& samples) {
       correct += *now.at(evaluation_.correct);
     }
     result.loss[static_cast<std::size_t>(run)] = loss / static_cast<double>(samples.count);
-    if (classification()) result.accuracy[static_cast<std::size_t>(run)] = static_cast<double>(correct) / static_cast<double>(samples.count);
+    if (classification())
+      result.accuracy[static_cast<std::size_t>(run)] = static_cast<double>(correct) / static_cast<double>(samples.count);
   });
   return result;
 }
@@ -220,7 +226,9 @@ std::vector<float> Learner::forward(const Samples& samples) {
 
 void Learner::backward(const float* grad_output, int64_t count) {
   if (stage_ != Stage::forward) throw Error("[backward] needs a forward() before it");
-  if (count != forward_count_) throw Error("[backward] grad must have the batch of the last forward(), " + std::to_string(forward_count_) + ", got " + std::to_string(count));
+  if (count != forward_count_)
+    throw Error("[backward] grad must have the batch of the last forward(), " + std::to_string(forward_count_) + ", got " +
+                std::to_string(count));
   const int64_t size = count * network_->outputs();
   parallel_for(network_->runs(), [&](int run, int) {
     Play now = play(run, run_work_.block(run));

@@ -38,13 +38,17 @@ std::vector<Units> Recording::units() const {
   return groups;
 }
 
-Ref<double> Recording::number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high, bool high_included) {
+Ref<double> Recording::number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high,
+                              bool high_included) {
   const std::size_t runs = static_cast<std::size_t>(network.runs());
   if (value.values.size() != 1 && value.values.size() != runs)
-    throw Error("[" + owner + "] " + name + " must be one number or " + std::to_string(runs) + " (one for each run), got " + std::to_string(value.values.size()));
+    throw Error("[" + owner + "] " + name + " must be one number or " + std::to_string(runs) + " (one for each run), got " +
+                std::to_string(value.values.size()));
   for (const double v : value.values)
     if (!std::isfinite(v) || v < low || v > high || (v == high && !high_included))
-      throw Error("[" + owner + "] " + name + " must be in [" + number_text(low) + ", " + (std::isinf(high) ? "infinity" : number_text(high)) + (high_included && !std::isinf(high) ? "]" : ")") + ", got " + number_text(v));
+      throw Error("[" + owner + "] " + name + " must be in [" + number_text(low) + ", " +
+                  (std::isinf(high) ? "infinity" : number_text(high)) + (high_included && !std::isinf(high) ? "]" : ")") + ", got " +
+                  number_text(v));
   const Ref<double> ref = layout.add<double>(owner + "." + name);
   hyper.emplace_back(ref, value);
   return ref;
@@ -59,6 +63,7 @@ Ref<T> for_each_weight(Recording& r, const std::string& name) {
   const Ref<T> ref = r.layout.add<T>("optimizer." + name, {r.network.weights_count()});
   Slot& slot = r.layout.slot("optimizer." + name);
   slot.like_weights = slot.cleared_on_restart = true;
+  if (r.weight_state.size() == std::size(UnitReplace{}.state)) throw std::logic_error("UnitReplace::state is too short");
   r.weight_state.push_back({{ref.space, ref.offset}});
   return ref;
 }
@@ -131,7 +136,8 @@ void record_one(const ContinualBackprop& rule, Recording& r, const std::string& 
 }
 
 void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& owner) {
-  r.update.push_back(Perturb{r.network.weights_count(), r.network.weights(), r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
+  r.update.push_back(
+      Perturb{r.network.weights_count(), r.network.weights(), r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
 }
 
 }  // namespace
@@ -143,7 +149,8 @@ void record(const Optimizer& optimizer, Recording& r) {
 void record(const Rule& rule, Recording& r) {
   static constexpr const char* names[] = {"ContinualBackprop", "ShrinkAndPerturb"};
   std::string owner = names[rule.index()];
-  for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n) owner = names[rule.index()] + std::to_string(n);
+  for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n)
+    owner = names[rule.index()] + std::to_string(n);
   r.owners.push_back(owner);
   std::visit([&](const auto& o) { record_one(o, r, owner); }, rule);
 }

@@ -24,7 +24,8 @@ struct Recording {
   // The network's unit groups, with the activities of this tape.
   std::vector<Units> units() const;
   // A hyper-parameter of `owner` in [low, high], one value or one for each run. Throws Error.
-  Ref<double> number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high, bool high_included = true);
+  Ref<double> number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high,
+                     bool high_included = true);
 };
 
 // The index of `value` in the names known. Throws Error.

@@ -16,7 +16,8 @@ std::string where(const char* kind, std::size_t layer) { return "[" + std::strin
 
 int out_size(int in, int kernel, int stride, int padding, const std::string& at) {
   if (kernel > in + 2 * padding)
-    throw Error(at + "a kernel of " + std::to_string(kernel) + " does not fit an input of " + std::to_string(in) + " with padding " + std::to_string(padding));
+    throw Error(at + "a kernel of " + std::to_string(kernel) + " does not fit an input of " + std::to_string(in) + " with padding " +
+                std::to_string(padding));
   return (in + 2 * padding - kernel) / stride + 1;
 }
 
@@ -81,8 +82,16 @@ void Network::build() {
               expect_positive(at, "stride", l.stride);
               if (l.padding < 0) throw Error(at + "padding must not be negative, got " + std::to_string(l.padding));
               node.kind = Node::Kind::conv;
-              node.conv = {flow.channels, flow.height, flow.width, l.channels, l.kernel, l.kernel, l.stride, l.padding,
-                           out_size(flow.height, l.kernel, l.stride, l.padding, at), out_size(flow.width, l.kernel, l.stride, l.padding, at)};
+              node.conv = {flow.channels,
+                           flow.height,
+                           flow.width,
+                           l.channels,
+                           l.kernel,
+                           l.kernel,
+                           l.stride,
+                           l.padding,
+                           out_size(flow.height, l.kernel, l.stride, l.padding, at),
+                           out_size(flow.width, l.kernel, l.stride, l.padding, at)};
               const int64_t taps = static_cast<int64_t>(l.kernel) * l.kernel;
               add_parameters(node, l.channels, taps * flow.channels, taps, flow.channels, {l.channels, flow.channels, l.kernel, l.kernel});
               flow = {l.channels, node.conv.out_height, node.conv.out_width, true};
@@ -96,7 +105,13 @@ void Network::build() {
               if (l.stride < 0) throw Error(at + "stride must not be negative, got " + std::to_string(l.stride));
               node.kind = Node::Kind::max_pool;
               const int stride = l.stride == 0 ? l.kernel : l.stride;
-              node.pool = {flow.channels, flow.height, flow.width, l.kernel, stride, out_size(flow.height, l.kernel, stride, 0, at), out_size(flow.width, l.kernel, stride, 0, at)};
+              node.pool = {flow.channels,
+                           flow.height,
+                           flow.width,
+                           l.kernel,
+                           stride,
+                           out_size(flow.height, l.kernel, stride, 0, at),
+                           out_size(flow.width, l.kernel, stride, 0, at)};
               flow.height = node.pool.out_height;
               flow.width = node.pool.out_width;
               return true;
@@ -107,7 +122,8 @@ void Network::build() {
             },
             [&](const ReLU&) { return activation(Activation::relu), true; },
             [&](const LeakyReLU& l) {
-              if (!(l.slope > 0 && l.slope < 1)) throw Error(where("leakyrelu", i) + "slope must be in (0, 1), got " + std::to_string(l.slope));
+              if (!(l.slope > 0 && l.slope < 1))
+                throw Error(where("leakyrelu", i) + "slope must be in (0, 1), got " + std::to_string(l.slope));
               return activation(Activation::leaky_relu, static_cast<float>(l.slope)), true;
             },
             [&](const Tanh&) { return activation(Activation::tanh), true; },
@@ -121,8 +137,9 @@ void Network::build() {
     node.width = flow.width;
     // Conv2d, ReLU, MaxPool2d become one node where windows do not overlap.
     const std::size_t n = nodes_.size();
-    if (node.kind == Node::Kind::max_pool && n >= 2 && node.pool.kernel == node.pool.stride && nodes_[n - 1].kind == Node::Kind::activation &&
-        nodes_[n - 1].activation == Activation::relu && nodes_[n - 2].kind == Node::Kind::conv) {
+    if (node.kind == Node::Kind::max_pool && n >= 2 && node.pool.kernel == node.pool.stride &&
+        nodes_[n - 1].kind == Node::Kind::activation && nodes_[n - 1].activation == Activation::relu &&
+        nodes_[n - 2].kind == Node::Kind::conv) {
       Node fused = nodes_[n - 2];
       fused.kind = Node::Kind::conv_relu_pool;
       fused.pool = node.pool;
@@ -136,7 +153,8 @@ void Network::build() {
     }
   }
   if (parameters_.empty()) throw Error("[network] layers must contain a Linear or a Conv2d");
-  if (nodes_.back().output_size != nodes_.back().channels) throw Error("[network] layers must end with a Linear, or a Conv2d down to one position");
+  if (nodes_.back().output_size != nodes_.back().channels)
+    throw Error("[network] layers must end with a Linear, or a Conv2d down to one position");
 }
 
 // The units of a layer: its outputs, as the next layer with parameters sees them.

@@ -16,7 +16,8 @@ Network::Network(NetworkOptions options) : options_(std::move(options)), backend
   if (options_.seeds.empty())
     for (int r = 0; r < options_.runs; ++r) options_.seeds.push_back(static_cast<uint64_t>(r));
   if (options_.seeds.size() != static_cast<std::size_t>(options_.runs))
-    throw Error("[network] seeds must be " + std::to_string(options_.runs) + " numbers, one for each run, got " + std::to_string(options_.seeds.size()));
+    throw Error("[network] seeds must be " + std::to_string(options_.runs) + " numbers, one for each run, got " +
+                std::to_string(options_.seeds.size()));
   channels_ = static_cast<int>(shape[0]);
   if (shape.size() == 3) height_ = static_cast<int>(shape[1]), width_ = static_cast<int>(shape[2]);
   input_size_ = static_cast<int64_t>(channels_) * height_ * width_;
@@ -27,7 +28,10 @@ Network::Network(NetworkOptions options) : options_(std::move(options)), backend
   seed_ = layout_.add<uint64_t>("seed");
   draws_ = layout_.add<int64_t>("draws");
   find_units();
-  static_cast<void>(initial(nodes_[static_cast<std::size_t>(std::find_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.parameter >= 0; }) - nodes_.begin())], options_.init));
+  static_cast<void>(
+      initial(nodes_[static_cast<std::size_t>(std::find_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.parameter >= 0; }) -
+                                              nodes_.begin())],
+              options_.init));
   blocks_ = Blocks(options_.runs, layout_.bytes());
   for (int r = 0; r < options_.runs; ++r) {
     *blocks_.at(seed_, r) = options_.seeds[static_cast<std::size_t>(r)];
@@ -40,8 +44,8 @@ void Network::draw(const Node& node, int run) {
   const Parameter& weight = parameters_[static_cast<std::size_t>(node.parameter)];
   Play play;
   play.base[space_network] = blocks_.block(run);
-  backend_->draw_weights({initial(node, options_.init), static_cast<int32_t>(weight.rows), static_cast<int32_t>(weight.columns), node.layer, weight.ref,
-                          parameters_[static_cast<std::size_t>(node.parameter) + 1].ref, seed_, draws_},
+  backend_->draw_weights({initial(node, options_.init), static_cast<int32_t>(weight.rows), static_cast<int32_t>(weight.columns), node.layer,
+                          weight.ref, parameters_[static_cast<std::size_t>(node.parameter) + 1].ref, seed_, draws_},
                          play);
 }
 
@@ -54,7 +58,8 @@ void Network::reset(const std::vector<int>& layers, const std::string& to) {
   std::vector<const Node*> chosen;
   for (const int layer : layers) {
     if (layer < -count || layer >= count)
-      throw Error("[reset] layers must be from " + std::to_string(-count) + " to " + std::to_string(count - 1) + " (counting layers with parameters), got " + std::to_string(layer));
+      throw Error("[reset] layers must be from " + std::to_string(-count) + " to " + std::to_string(count - 1) +
+                  " (counting layers with parameters), got " + std::to_string(layer));
     chosen.push_back(with_parameters[static_cast<std::size_t>(layer < 0 ? layer + count : layer)]);
   }
   for (int r = 0; r < runs(); ++r) {
@@ -78,16 +83,19 @@ void Network::reset_all() {
   reset(layers, "initial");
   for (const Slot& slot : layout_.slots())
     if (slot.cleared_on_restart)
-      for (int r = 0; r < runs(); ++r) std::memset(blocks_.block(r) + slot.offset, 0, static_cast<std::size_t>(slot.count()) * size_of(slot.type));
+      for (int r = 0; r < runs(); ++r)
+        std::memset(blocks_.block(r) + slot.offset, 0, static_cast<std::size_t>(slot.count()) * size_of(slot.type));
 }
 
 bool Network::is_convolution(std::size_t group) const {
-  return std::any_of(nodes_.begin(), nodes_.end(), [&](const Node& n) { return n.layer == units_[group].place && n.parameter >= 0 && n.kind != Node::Kind::linear; });
+  return std::any_of(nodes_.begin(), nodes_.end(),
+                     [&](const Node& n) { return n.layer == units_[group].place && n.parameter >= 0 && n.kind != Node::Kind::linear; });
 }
 
 Batch Network::batch(const Samples& samples, int run, int64_t first, int64_t count) const {
   Batch batch;
-  const int64_t before = samples.per_run ? static_cast<int64_t>(run) * samples.count : 0, targets_before = samples.targets_per_run ? static_cast<int64_t>(run) * samples.count : 0;
+  const int64_t before = samples.per_run ? static_cast<int64_t>(run) * samples.count : 0,
+                targets_before = samples.targets_per_run ? static_cast<int64_t>(run) * samples.count : 0;
   const int64_t bytes = samples.type == InputType::uint8 ? 1 : 4;
   batch.x = static_cast<const char*>(samples.x) + before * input_size_ * bytes;
   if (samples.labels) batch.labels = samples.labels + targets_before;

@@ -34,7 +34,8 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
     const bool after_activation = &node != nodes_.data() && (&node - 1)->kind == Node::Kind::activation;
     if (node.kind == Node::Kind::activation && !after_activation) {
       tape.forward.push_back(ActivationForward{node.activation, node.slope, node.output_size, values, values});
-      if (training && grad.present()) backward.push_back(ActivationBackward{node.activation, node.slope, node.output_size, values, grad, grad});
+      if (training && grad.present())
+        backward.push_back(ActivationBackward{node.activation, node.slope, node.output_size, values, grad, grad});
       continue;
     }
     const Ref<float> out = work.take<float>(samples(node.output_size));
@@ -56,16 +57,19 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
     };
     switch (node.kind) {
       case Node::Kind::linear:
-        both(LinearForward{node.linear, values, weight, bias, out, {}}, LinearBackward{node.linear, values, weight, grad_out, grad_weight, grad_bias, grad});
+        both(LinearForward{node.linear, values, weight, bias, out, {}},
+             LinearBackward{node.linear, values, weight, grad_out, grad_weight, grad_bias, grad});
         break;
       case Node::Kind::conv:
-        both(ConvForward{node.conv, values, weight, bias, out, {}}, ConvBackward{node.conv, values, weight, grad_out, grad_weight, grad_bias, grad, {}});
+        both(ConvForward{node.conv, values, weight, bias, out, {}},
+             ConvBackward{node.conv, values, weight, grad_out, grad_weight, grad_bias, grad, {}});
         break;
       case Node::Kind::conv_relu_pool: {
         const Ref<uint8_t> position = work.take<uint8_t>(samples(node.output_size));
         const PoolShape& p = node.pool;
         both(ConvReluPoolForward{node.conv, p.kernel, p.out_height, p.out_width, values, weight, bias, out, {}, position},
-             ConvReluPoolBackward{node.conv, p.kernel, p.out_height, p.out_width, values, weight, grad_out, position, grad_weight, grad_bias, grad, {}});
+             ConvReluPoolBackward{
+                 node.conv, p.kernel, p.out_height, p.out_width, values, weight, grad_out, position, grad_weight, grad_bias, grad, {}});
         break;
       }
       case Node::Kind::max_pool: {

@@ -71,7 +71,8 @@ std::vector<int64_t> with_runs(int runs, const std::vector<int64_t>& shape) {
 std::vector<Array> read_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters) {
   std::vector<Array> out;
   for (const View& view : views(layout, parameters)) {
-    Array array{view.name, view.type, with_runs(blocks.count(), view.shape), std::vector<char>(view.bytes() * static_cast<std::size_t>(blocks.count()))};
+    Array array{view.name, view.type, with_runs(blocks.count(), view.shape),
+                std::vector<char>(view.bytes() * static_cast<std::size_t>(blocks.count()))};
     for (int r = 0; r < blocks.count(); ++r) {
       const char* inside = blocks.block(r) + view.offset;
       char* outside = array.data.data() + static_cast<std::size_t>(r) * view.bytes();
@@ -80,14 +81,17 @@ std::vector<Array> read_slots(const Layout& layout, const Blocks& blocks, const 
         continue;
       }
       const std::size_t size = size_of(view.type);
-      each_element(view, [&](int64_t in, int64_t to) { std::memcpy(outside + static_cast<std::size_t>(to) * size, inside + static_cast<std::size_t>(in) * size, size); });
+      each_element(view, [&](int64_t in, int64_t to) {
+        std::memcpy(outside + static_cast<std::size_t>(to) * size, inside + static_cast<std::size_t>(in) * size, size);
+      });
     }
     out.push_back(std::move(array));
   }
   return out;
 }
 
-void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays, const char* where) {
+void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays,
+                 const char* where) {
   const std::string at = "[" + std::string(where) + "] ";
   const std::vector<View> known = views(layout, parameters);
   std::map<std::string, const Array*> given;
@@ -98,7 +102,8 @@ void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<P
     const Array& array = *found->second;
     const std::vector<int64_t> shape = with_runs(blocks.count(), view.shape);
     if (array.shape != shape || array.type != view.type)
-      throw Error(at + "\"" + view.name + "\" must be " + text(view.type) + " " + text(shape) + ", got " + text(array.type) + " " + text(array.shape));
+      throw Error(at + "\"" + view.name + "\" must be " + text(view.type) + " " + text(shape) + ", got " + text(array.type) + " " +
+                  text(array.shape));
   }
   if (given.size() != known.size())
     for (const auto& [name, array] : given) {
@@ -112,7 +117,9 @@ void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<P
     for (int r = 0; r < blocks.count(); ++r) {
       char* inside = blocks.block(r) + view.offset;
       const char* outside = array.data.data() + static_cast<std::size_t>(r) * view.bytes();
-      each_element(view, [&](int64_t to, int64_t from) { std::memcpy(inside + static_cast<std::size_t>(to) * size, outside + static_cast<std::size_t>(from) * size, size); });
+      each_element(view, [&](int64_t to, int64_t from) {
+        std::memcpy(inside + static_cast<std::size_t>(to) * size, outside + static_cast<std::size_t>(from) * size, size);
+      });
     }
   }
 }

@@ -19,7 +19,7 @@ struct AdamCorrection {
   float step, root;  // factors of m / (...) and of sqrt(v)
 };
 KLOPF_FN AdamCorrection adam_correction(double alpha, double beta1, double beta2, int t, bool epsilon_raw) {
-  const double c1 = 1 - pow(beta1, t), root = sqrt(1 - pow(beta2, t));
+  const double c1 = 1 - pow(beta1, static_cast<double>(t)), root = sqrt(1 - pow(beta2, static_cast<double>(t)));
   return epsilon_raw ? AdamCorrection{static_cast<float>(alpha * root / c1), 1.0f}
                      : AdamCorrection{static_cast<float>(alpha / c1), static_cast<float>(1 / root)};
 }

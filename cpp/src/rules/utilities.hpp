@@ -7,12 +7,12 @@ namespace klopf {
 
 // What is known of a unit at a step. f is its bias-corrected running mean activity, including this step.
 struct UnitSignals {
-  float outgoing;               // sum of |outgoing weights| (mean over positions where each has weights of its own)
-  float incoming;               // mean |incoming weights|
-  float contribution;           // mean |y| times outgoing, position by position
-  float centred_contribution;   // mean |y - f| times outgoing, position by position
-  float centred_activity;       // mean |y - f|
-  float uniform;                // a random number in (0, 1)
+  float outgoing;              // sum of |outgoing weights| (mean over positions where each has weights of its own)
+  float incoming;              // mean |incoming weights|
+  float contribution;          // mean |y| times outgoing, position by position
+  float centred_contribution;  // mean |y - f| times outgoing, position by position
+  float centred_activity;      // mean |y - f|
+  float uniform;               // a random number in (0, 1)
 };
 
 struct Contribution {
@@ -63,6 +63,7 @@ constexpr bool is_averaged() {
   else return true;
 }
 
-using UtilityMeasures = MeasureList<Contribution, ZeroContribution, AdaptableContribution, Weight, Adaptation, FeatureByInput, RandomUtility>;
+using UtilityMeasures =
+    MeasureList<Contribution, ZeroContribution, AdaptableContribution, Weight, Adaptation, FeatureByInput, RandomUtility>;
 
 }  // namespace klopf

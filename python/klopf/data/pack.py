@@ -135,7 +135,8 @@ def _decode(file: Path, size: int) -> NDArray[np.uint8]:
     except Exception as error:  # decoders raise many types for broken files
         words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Error(f"[data pack] cannot decode {file}: {words or type(error).__name__}") from error
-    return np.asarray(small).transpose(2, 0, 1)
+    pixels: NDArray[np.uint8] = np.asarray(small).transpose(2, 0, 1)
+    return pixels
 
 
 def _check_pillow() -> None:

@@ -80,12 +80,12 @@ class PackedImages(ImageSource):
     @property
     def mean(self) -> NDArray[np.float64]:
         """Mean of each channel [3], in units of [0, 1], over all packed pixels."""
-        return self._mean.copy()
+        return np.array(self._mean)
 
     @property
     def deviation(self) -> NDArray[np.float64]:
         """Standard deviation of each channel [3], in units of [0, 1], over all packed pixels."""
-        return self._deviation.copy()
+        return np.array(self._deviation)
 
     @property
     def class_ids(self) -> list[str]:

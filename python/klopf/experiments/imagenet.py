@@ -140,9 +140,8 @@ class Plan:
 def plan(given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line] | None = None) -> Plan:
     """The plan for given options of `Settings` and of the methods (a list of values each).
 
-    command: the words of the command line, for the settings file.  chosen: the lines, where they do not follow
-    from the options.  Raises kl.Error where options do not fit
-    together.
+    command: the words of the command line, for the settings file.  chosen: the lines, where they do not
+    follow from the options.  Raises kl.Error where options do not fit together.
     """
     names = {field.name for field in dataclasses.fields(Settings)}
     settings = Settings(**{name: _frozen(value) for name, value in given.items() if name in names})

@@ -149,7 +149,7 @@ def _looks(found: Sequence[tuple[str, LineResults]]) -> list[Look]:
             label += f" ({count} diverged)"
         if distinct:
             dashes = DASHES[1] if line.method == "scratch" else DASHES[0]
-            looks.append(Look(line, label, COLOURS[line.method], dashes))
+            looks.append(Look(line, label, COLOURS.get(line.method, INK), dashes))
         else:
             dashes = DASHES[index // len(PALETTE) % len(DASHES)]
             looks.append(Look(line, label, PALETTE[index % len(PALETTE)], dashes))

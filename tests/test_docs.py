@@ -1,0 +1,95 @@
+"""What the documents show runs, and what they name exists."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klopf.cli import COMMANDS, main
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS
+CODE = [ROOT / "README.md", ROOT / "docs" / "python.md"]
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+INLINE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+# A path in the tree: it begins with a folder of the top level, or is a file of it.
+PATH = re.compile(
+    r"(?:cpp|python|tests|docs|bench|\.ci)(?:/[\w.*-]+)+|[A-Z][A-Za-z]+\.(?:md|txt)|pyproject\.toml"
+)
+# A file named by its last part only, which must be somewhere.
+NAME = re.compile(r"[\w-]+\.(?:py|cpp|hpp|inl)")
+COMMAND = re.compile(r"(?:^|\s|/)klopf ((?:data pack|" + "|".join(COMMANDS) + r")\b[^#|&;]*)")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def code_of(page: Path) -> Iterator[str]:
+    """Code in a page: the lines of its blocks, continued lines joined, and what stands between backticks."""
+    text = page.read_text(encoding="utf-8")
+    for language, block in BLOCK.findall(text):
+        if language != "python":
+            yield from block.replace("\\\n", " ").splitlines()
+    yield from INLINE.findall(BLOCK.sub("", text))
+
+
+@cache
+def options_of(command: str) -> frozenset[str]:
+    """The options that a command's help names."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        main([*command.split(), "--help"])
+    return frozenset(FLAG.findall(text.getvalue()))
+
+
+@pytest.mark.parametrize("page", CODE, ids=name_of)
+def test_python_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in BLOCK.finditer(text):
+        if block[1] == "python":
+            lines = text.count("\n", 0, block.start(2))  # so that a traceback shows the line of the page
+            exec(compile("\n" * lines + block[2], str(page), "exec"), names)
+    assert names
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS], ids=name_of)
+def test_options_exist(page: Path) -> None:
+    everything = frozenset(("--help", "--version")).union(*map(options_of, [*COMMANDS, "data pack"]))
+    for code in code_of(page):
+        for command in COMMAND.findall(code):
+            words = "data pack" if command.startswith("data pack") else command.split()[0]
+            missing = set(FLAG.findall(command)) - options_of(words)
+            assert not missing, f"klopf {words} has no {missing}: {code}"
+        if code.startswith("--"):
+            missing = set(FLAG.findall(code)) - everything
+            assert not missing, f"no command has {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_exist(page: Path) -> None:
+    for code in INLINE.findall(BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        if PATH.fullmatch(code):
+            assert list(ROOT.glob(code)), code
+        elif NAME.fullmatch(code):
+            assert any(list((ROOT / top).rglob(code)) for top in ("cpp", "python", "tests")), code
