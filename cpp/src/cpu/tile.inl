@@ -8,7 +8,8 @@ struct Tile {
 };
 
 template <int Columns>
-KLOPF_FN void multiply_add_columns(Tile& tile, const float* const a[tile_rows], int64_t a_step, const float* b, int64_t b_step, int length) {
+KLOPF_FN void multiply_add_columns(Tile& tile, const float* const a[tile_rows], int64_t a_step, const float* b, int64_t b_step,
+                                   int length) {
   const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3];
   V t[tile_rows][Columns];
   for (int i = 0; i < tile_rows; ++i)
@@ -32,10 +33,8 @@ KLOPF_FN void multiply_add_columns(Tile& tile, const float* const a[tile_rows], 
 // `channels` of the block are wanted: where they fit one register, the second is left alone.
 KLOPF_FN void multiply_add(Tile& tile, int channels, const float* const a[tile_rows], int64_t a_step, const float* b, int64_t b_step,
                            int length) {
-  if (channels > lanes)
-    multiply_add_columns<2>(tile, a, a_step, b, b_step, length);
-  else
-    multiply_add_columns<1>(tile, a, a_step, b, b_step, length);
+  if (channels > lanes) multiply_add_columns<2>(tile, a, a_step, b, b_step, length);
+  else multiply_add_columns<1>(tile, a, a_step, b, b_step, length);
 }
 
 // Stores the first `count` channels of a row.
