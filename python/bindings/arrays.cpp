@@ -135,26 +135,10 @@ void read_targets(const std::string& where, const Network& network, bool classif
                 std::to_string(count));
 }
 
-namespace {
-
-const char* format(Type type) {
-  switch (type) {
-    case Type::float32: return "float32";
-    case Type::float64: return "float64";
-    case Type::int32: return "int32";
-    case Type::int64: return "int64";
-    case Type::uint64: return "uint64";
-    case Type::uint8: return "uint8";
-  }
-  return "";
-}
-
-}  // namespace
-
 ArrayDict to_dict(std::vector<Array> arrays) {
   ArrayDict out;
   for (const Array& array : arrays) {
-    py::array a(py::dtype(std::string(format(array.type))), Shape(array.shape.begin(), array.shape.end()));
+    py::array a(py::dtype(std::string(name_of(array.type))), Shape(array.shape.begin(), array.shape.end()));
     std::memcpy(a.mutable_data(), array.data.data(), array.data.size());
     out[py::str(array.name)] = std::move(a);
   }
@@ -172,7 +156,7 @@ std::vector<Array> from_dict(const std::string& where, const ArrayDict& dict) {
     Array array{name, Type::float32, {a.shape(), a.shape() + a.ndim()}, {}};
     bool known = false;
     for (const Type type : {Type::float32, Type::float64, Type::int32, Type::int64, Type::uint64, Type::uint8})
-      if (dtype == format(type)) array.type = type, known = true;
+      if (dtype == name_of(type)) array.type = type, known = true;
     if (!known)
       throw Error(at + "\"" + name + "\" has type " + dtype + ", which is not one of float32, float64, int32, int64, uint64, uint8");
     a = py::array::ensure(a, py::array::c_style);

@@ -11,6 +11,7 @@ namespace klopf {
 
 enum class Type : uint32_t { float32, float64, int32, int64, uint64, uint8 };
 std::size_t size_of(Type type);
+const char* name_of(Type type);  // "float32", as NumPy has it
 template <class T>
 constexpr Type type_of();
 template <>
@@ -105,6 +106,9 @@ class Blocks {
   uint64_t stride_ = 0;
   int count_ = 0;
 };
+
+// Zeroes the arrays that a restart clears, in every run.
+void clear_for_restart(const Layout& layout, const Blocks& blocks);
 
 // An array of all runs, as it leaves or enters the engine: [runs, shape...], contiguous.
 struct Array {

@@ -226,8 +226,9 @@ struct Advance {  // the end of a step
   Ref<int64_t> step;
 };
 
-// The one list. The variant that a program holds, the backend's contract and the dispatch follow from it.
-#define KLOPF_OPERATIONS(X)                        \
+// The one list, in two parts: operations that compute much, and those that concern few numbers. The variant that a program
+// holds, the backend's contract and the dispatch follow from it.
+#define KLOPF_HEAVY_OPERATIONS(X)                  \
   X(LoadBatch, load_batch)                         \
   X(LinearForward, linear_forward)                 \
   X(LinearBackward, linear_backward)               \
@@ -243,10 +244,14 @@ struct Advance {  // the end of a step
   X(SgdStep, sgd_step)                             \
   X(AdamStep, adam_step)                           \
   X(Perturb, perturb)                              \
-  X(DrawWeights, draw_weights)                     \
-  X(UnitUtility, unit_utility)                     \
-  X(UnitSelect, unit_select)                       \
-  X(UnitReplace, unit_replace)                     \
+  X(UnitUtility, unit_utility)
+
+#define KLOPF_LIGHT_OPERATIONS(X) \
+  X(DrawWeights, draw_weights)    \
+  X(UnitSelect, unit_select)      \
+  X(UnitReplace, unit_replace)    \
   X(Advance, advance)
+
+#define KLOPF_OPERATIONS(X) KLOPF_HEAVY_OPERATIONS(X) KLOPF_LIGHT_OPERATIONS(X)
 
 }  // namespace klopf

@@ -15,6 +15,18 @@ std::size_t size_of(Type type) {
   }
 }
 
+const char* name_of(Type type) {
+  switch (type) {
+    case Type::float32: return "float32";
+    case Type::float64: return "float64";
+    case Type::int32: return "int32";
+    case Type::int64: return "int64";
+    case Type::uint64: return "uint64";
+    case Type::uint8: return "uint8";
+  }
+  return "";
+}
+
 int64_t Slot::count() const { return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>()); }
 
 std::size_t Layout::index(const std::string& name, Type type, std::vector<int64_t> shape) {
@@ -39,5 +51,12 @@ Blocks::Blocks(int count, uint64_t bytes) : stride_((bytes + 63) / 64 * 64), cou
 }
 
 void Blocks::Free::operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
+
+void clear_for_restart(const Layout& layout, const Blocks& blocks) {
+  for (const Slot& slot : layout.slots())
+    if (slot.cleared_on_restart)
+      for (int r = 0; r < blocks.count(); ++r)
+        std::memset(blocks.block(r) + slot.offset, 0, static_cast<std::size_t>(slot.count()) * size_of(slot.type));
+}
 
 }  // namespace klopf

@@ -12,7 +12,7 @@ class CpuBackend final : public Backend {
  public:
 #define KLOPF_FORWARD(Type, name) \
   void name(const Type& op, const Play& play) override { kernels_.name(op, play); }
-  KLOPF_LEVEL_OPERATIONS(KLOPF_FORWARD)
+  KLOPF_HEAVY_OPERATIONS(KLOPF_FORWARD)
 #undef KLOPF_FORWARD
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }

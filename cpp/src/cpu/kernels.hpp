@@ -3,30 +3,12 @@
 
 #include "klopf/operations.hpp"
 
-// The operations that are compiled once for each instruction-set level. The others do little arithmetic and have one version.
+// The heavy operations, compiled once for each instruction-set level. The others have one version.
 namespace klopf::cpu {
-
-#define KLOPF_LEVEL_OPERATIONS(X)                  \
-  X(LoadBatch, load_batch)                         \
-  X(LinearForward, linear_forward)                 \
-  X(LinearBackward, linear_backward)               \
-  X(ConvForward, conv_forward)                     \
-  X(ConvBackward, conv_backward)                   \
-  X(ConvReluPoolForward, conv_relu_pool_forward)   \
-  X(ConvReluPoolBackward, conv_relu_pool_backward) \
-  X(MaxPoolForward, max_pool_forward)              \
-  X(MaxPoolBackward, max_pool_backward)            \
-  X(ActivationForward, activation_forward)         \
-  X(ActivationBackward, activation_backward)       \
-  X(Loss, loss)                                    \
-  X(SgdStep, sgd_step)                             \
-  X(AdamStep, adam_step)                           \
-  X(Perturb, perturb)                              \
-  X(UnitUtility, unit_utility)
 
 struct Kernels {
 #define KLOPF_POINTER(Type, name) void (*name)(const Type&, const Play&);
-  KLOPF_LEVEL_OPERATIONS(KLOPF_POINTER)
+  KLOPF_HEAVY_OPERATIONS(KLOPF_POINTER)
 #undef KLOPF_POINTER
   int64_t (*linear_scratch)(const LinearShape&);
   int64_t (*conv_scratch)(const ConvShape&);

@@ -37,7 +37,7 @@ int64_t unit_utility_scratch(const Units& g) { return utility_scratch(g); }
 // clang-format off
 const Kernels KLOPF_LEVEL = {
 #define KLOPF_ENTRY(Type, name) name,
-    KLOPF_LEVEL_OPERATIONS(KLOPF_ENTRY)
+    KLOPF_HEAVY_OPERATIONS(KLOPF_ENTRY)
 #undef KLOPF_ENTRY
     linear_scratch, conv_scratch, conv_backward_scratch, unit_utility_scratch};
 // clang-format on

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -17,13 +16,6 @@ namespace {
 
 constexpr double nan_value = std::numeric_limits<double>::quiet_NaN();
 constexpr int evaluation_chunk = 64;
-
-void clear_for_restart(const Layout& layout, const Blocks& blocks) {
-  for (const Slot& slot : layout.slots())
-    if (slot.cleared_on_restart)
-      for (int r = 0; r < blocks.count(); ++r)
-        std::memset(blocks.block(r) + slot.offset, 0, static_cast<std::size_t>(slot.count()) * size_of(slot.type));
-}
 
 // The order of an epoch's samples: a stable argsort of 32-bit keys.
 void shuffled(uint64_t seed, uint32_t stream, int64_t epoch, std::vector<uint64_t>& keys, std::vector<uint32_t>& order) {

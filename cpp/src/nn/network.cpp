@@ -1,7 +1,6 @@
 #include "klopf/network.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "klopf/error.hpp"
 #include "klopf/threads.hpp"
@@ -81,10 +80,7 @@ void Network::reset_all() {
   std::vector<int> layers;
   for (std::size_t i = 0; 2 * i < parameters_.size(); ++i) layers.push_back(static_cast<int>(i));
   reset(layers, "initial");
-  for (const Slot& slot : layout_.slots())
-    if (slot.cleared_on_restart)
-      for (int r = 0; r < runs(); ++r)
-        std::memset(blocks_.block(r) + slot.offset, 0, static_cast<std::size_t>(slot.count()) * size_of(slot.type));
+  clear_for_restart(layout_, blocks_);
 }
 
 bool Network::is_convolution(std::size_t group) const {

@@ -14,18 +14,6 @@ std::string text(const std::vector<int64_t>& shape) {
   return out + "]";
 }
 
-const char* text(Type type) {
-  switch (type) {
-    case Type::float32: return "float32";
-    case Type::float64: return "float64";
-    case Type::int32: return "int32";
-    case Type::int64: return "int64";
-    case Type::uint64: return "uint64";
-    case Type::uint8: return "uint8";
-  }
-  return "";
-}
-
 // One array as users see it, and where it lies in a run's block. The engine's [rows, positions, channels] is [rows, channels,
 // positions] outside.
 struct View {
@@ -102,7 +90,7 @@ void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<P
     const Array& array = *found->second;
     const std::vector<int64_t> shape = with_runs(blocks.count(), view.shape);
     if (array.shape != shape || array.type != view.type)
-      throw Error(at + "\"" + view.name + "\" must be " + text(view.type) + " " + text(shape) + ", got " + text(array.type) + " " +
+      throw Error(at + "\"" + view.name + "\" must be " + name_of(view.type) + " " + text(shape) + ", got " + name_of(array.type) + " " +
                   text(array.shape));
   }
   if (given.size() != known.size())
