@@ -369,3 +369,40 @@ def test_another_instruction_set_is_mentioned(half_done: tuple[Path, dict[str, o
     assert process.returncode == 0
     assert stderr.count("\n") == 1
     assert "level another" in stderr
+
+
+def test_results_without_their_checkpoint_are_left_alone(
+    half_done: tuple[Path, dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = half_done
+    (out / "checkpoint.safetensors").unlink()
+    before = (out / "results.csv").read_bytes()
+    message = refused(capsys, "imagenet", "--resume", "out")
+    assert (
+        message == "klopf: out has results but no checkpoint.safetensors to go on from; choose another --out"
+    )
+    assert (out / "results.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00junk\n", b"\n"])
+def test_a_results_file_of_something_else(
+    half_done: tuple[Path, dict[str, object]], capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (half_done[0] / "results.csv").write_bytes(content)
+    assert refused(capsys, "plot", "out").startswith("klopf: expected ")
+
+
+@pytest.mark.parametrize(
+    "words", ["--seed 99999999999999999999", "--runs 99999999999", "--hidden 2147483648"]
+)
+def test_numbers_that_are_too_large(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    option, value = words.split()
+    said = refused(capsys, "imagenet", *words.split(), code=2)
+    assert said.startswith(f"klopf imagenet: {option}: expected a whole number of at most ") and value in said
+
+
+def test_a_failure_before_the_first_task_leaves_the_folder_free(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, *COMMAND, "--classes", "1").startswith("klopf: ")
+    assert main(COMMAND) == 0

@@ -1,5 +1,6 @@
 """What a network accepts: the same numbers in other clothes give the same bits, all else is an error."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -123,3 +124,22 @@ def test_load_state_dict_takes_all_or_nothing(change: str) -> None:
         net.load_state_dict(state)
     after = net.state_dict()
     assert all(np.array_equal(after[name], value) for name, value in before.items())
+
+
+def test_arguments_of_the_wrong_kind_are_one_line() -> None:
+    net = kl.Network([kl.Linear(2)], input_shape=(3,))
+    learner = kl.Learner(net, loss="mse", optimizer=kl.SGD())
+    x, y = np.zeros((4, 3), np.float32), np.zeros((4, 2), np.float32)
+    calls: dict[str, Callable[[], object]] = {
+        "learner.run": lambda: learner.run(x, y, batch_size=2.5),  # type: ignore[arg-type]
+        r"learner.run\] .*epochs": lambda: learner.run(x, y, batchsize=5),  # type: ignore[call-arg]
+        "learner": lambda: kl.Learner(None, loss="mse", optimizer=kl.SGD()),  # type: ignore[arg-type]
+        "learner.load_state": lambda: learner.load_state(None),  # type: ignore[arg-type]
+        "network": lambda: kl.Network([kl.ReLU], input_shape=(3,)),  # type: ignore[list-item]
+        "network.reset": lambda: net.reset(layers=-1),  # type: ignore[arg-type]
+        "network.load_state_dict": lambda: net.load_state_dict(None),  # type: ignore[arg-type]
+    }
+    for where, call in calls.items():
+        with pytest.raises(kl.Error, match=rf"^\[{where}") as raised:
+            call()
+        assert "\n" not in str(raised.value)

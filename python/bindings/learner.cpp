@@ -173,7 +173,7 @@ void bind_learner(py::module_& m) {
   py::class_<Learner, std::shared_ptr<Learner>>(m, "Learner", learner_doc)
       .def(py::init([](std::shared_ptr<Network> network, const std::string& loss, const Optimizer& optimizer,
                        const std::vector<Rule>& rules) { return std::make_shared<Learner>(std::move(network), loss, optimizer, rules); }),
-           py::arg("network"), py::kw_only(), py::arg("loss"), py::arg("optimizer"), py::arg("rules") = std::vector<Rule>{})
+           py::arg("network").none(false), py::kw_only(), py::arg("loss"), py::arg("optimizer"), py::arg("rules") = std::vector<Rule>{})
       .def("step", &step, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none, step_doc)
       .def("run", &run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("batch_size") = 100, py::arg("epochs") = 1,
            py::arg("shuffle") = true, py::arg("scale") = none, py::arg("offset") = none, run_doc)

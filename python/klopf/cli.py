@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Error as error:
         print("klopf: " + " ".join(str(error).split()), file=sys.stderr)
         return 1
+    except MemoryError:
+        print("klopf: not enough memory for networks and images of this size", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader of our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Any
 
 from klopf import _core, checkpoint
+from klopf.arguments import explain_arguments
 from klopf.network import Network
 
 _FORMAT = "klopf learner 1"
@@ -89,3 +90,8 @@ class Learner(_core.Learner):
         )
         learner.load_state(arrays)
         return learner
+
+
+explain_arguments(
+    Learner, "learner", ("__init__", "step", "run", "evaluate", "forward", "backward", "load_state")
+)

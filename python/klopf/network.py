@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klopf import _core
+from klopf.arguments import explain_arguments
 
 
 class UnitGroup:
@@ -74,3 +75,6 @@ class Network(_core.Network):
     def units(self) -> list[UnitGroup]:
         """The groups of hidden units, input side first."""
         return [UnitGroup(self, index) for index in range(len(self._unit_groups()))]
+
+
+explain_arguments(Network, "network", ("__init__", "__call__", "activities", "load_state_dict", "reset"))

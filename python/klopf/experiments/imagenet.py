@@ -61,7 +61,9 @@ class Settings:
     data_seed: int | None = option(None, "chooses the world of synthetic classes (default: 0)", minimum=0)
 
     tasks: int = option(2000, "tasks of the stream", minimum=1)
-    runs: int = option(30, "independent runs, each with its own stream and weights", minimum=1)
+    runs: int = option(
+        30, "independent runs, each with its own stream and weights", minimum=1, maximum=100_000
+    )
     seed: int = option(0, "seed of the first run; the others count on from it", minimum=0)
     epochs: int = option(250, "passes over the training images of a task", minimum=1)
     batch_size: int = option(100, "images of a minibatch", minimum=1)
@@ -299,6 +301,8 @@ def run(
             folder.lock()
             if (folder / CHECKPOINT).exists():  # else it was killed before its first one, and begins again
                 record.load(folder / CHECKPOINT, experiment.learners)
+            elif folder.has_rows():
+                raise kl.Error(f"{path} has results but no {CHECKPOINT} to go on from; choose another --out")
         else:
             folder.create(plan.describe(), overwrite=overwrite)
         folder.begin_results([line.describe() for line in plan.lines], plan.seeds, record.rows)
@@ -309,7 +313,12 @@ def run(
         with Session(
             folder, record, experiment.learners, progress, stop, program=program, checkpoint_every=every
         ) as session:
-            experiment.run(folder, session)
+            try:
+                experiment.run(folder, session)
+            except (kl.Error, MemoryError):
+                if not resume and not record.rows and record.epoch == 0:
+                    folder.discard()  # so that the same command, mended, finds the folder free
+                raise
     if settings.figure:
         from klopf.experiments.plot import plot
 
@@ -337,7 +346,8 @@ def command(arguments: Sequence[str]) -> None:
     else:
         path = where.resume
         run(planned(path, resumable(given, where)), path, resume=True)
-    print(f"results and figure in {path}")
+    figure = (Path(path) / f"{FIGURE}.png").exists()
+    print(f"results{' and figure' if figure else ''} in {path}")
 
 
 def resumable(given: Mapping[str, Any], where: Where) -> dict[str, Any]:

@@ -74,6 +74,19 @@ class Folder:
                 (self / name).unlink()
         self._write_json(SETTINGS, settings)
 
+    def discard(self) -> None:
+        """Take away what was written, where nothing has been measured yet."""
+        for name in (CHECKPOINT, RESULTS, TIMINGS, SETTINGS):
+            with suppress(OSError):
+                (self / name).unlink()
+
+    def has_rows(self) -> bool:
+        """Whether results.csv holds more than its header."""
+        try:
+            return (self / RESULTS).read_bytes().count(b"\n") > 1
+        except OSError:
+            return False
+
     def lock(self) -> None:
         """Keep other processes out as long as this one lives; Error where one is already in."""
         if fcntl is None or self._lock >= 0:
@@ -218,7 +231,9 @@ def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise Error(f"{folder} has no results yet: cannot read {path}: {reason(error)}") from error
-    header, *rows = text[: text.rfind("\n") + 1].splitlines()
+    except UnicodeDecodeError as error:
+        raise Error(f"expected text in {path}, got something else") from error
+    header, *rows = text[: text.rfind("\n") + 1].splitlines() or [""]
     if not header.endswith(",".join(MEASURED)):
         raise Error(f"expected the columns {', '.join(MEASURED)} in {path}, got {header[:80]}")
     whole = len(rows) // runs * runs  # the rows of one task and line are there together, or left out

@@ -44,6 +44,8 @@ class Session:
         self._begin = self._saved = time.monotonic()
 
     def __enter__(self) -> Session:
+        if not (self._folder / CHECKPOINT).exists():
+            self._checkpoint()  # from now on there is always one to go on from
         return self
 
     def __exit__(

@@ -18,6 +18,8 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+MOST = 2**31 - 1  # the largest whole number that any option takes
+
 
 def option(
     default: Any,
@@ -25,6 +27,7 @@ def option(
     *,
     minimum: float | None = None,
     above: float | None = None,
+    maximum: int | None = None,
     choices: Sequence[str] = (),
     placeholder: str = "",
 ) -> Any:
@@ -32,12 +35,14 @@ def option(
 
     default: its value where none is given (None: chosen by the program, as the help must then say).
     minimum, above: the least value allowed, or the value it has to exceed.
+    maximum: the largest whole number allowed, where it is not `MOST`.
     choices: the words allowed.  placeholder: how the value is called in the help.
     """
     metadata = {
         "help": help,
         "minimum": minimum,
         "above": above,
+        "maximum": maximum,
         "choices": tuple(choices),
         "placeholder": placeholder,
     }
@@ -96,6 +101,7 @@ def _reader(asked: Option) -> Callable[[str], Any]:
         expected += f" of at least {minimum}"
     if above is not None:
         expected += f" above {above}"
+    maximum = MOST if asked.metadata["maximum"] is None else asked.metadata["maximum"]
 
     def read(word: str) -> Any:
         try:
@@ -111,6 +117,8 @@ def _reader(asked: Option) -> Callable[[str], Any]:
         )
         if not allowed:
             raise argparse.ArgumentTypeError(f"expected {expected}, got '{word}'")
+        if isinstance(value, int) and value > maximum:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at most {maximum}, got '{word}'")
         return value
 
     return read
