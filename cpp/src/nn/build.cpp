@@ -21,8 +21,11 @@ int out_size(int in, int kernel, int stride, int padding, const std::string& at)
   return (in + 2 * padding - kernel) / stride + 1;
 }
 
-void expect_positive(const std::string& at, const char* name, int value) {
-  if (value < 1) throw Error(at + name + " must be at least 1, got " + std::to_string(value));
+constexpr int most = 1 << 20;  // keeps sizes of layers and images within 32 bits
+
+void expect_between(const std::string& at, const char* name, int value, int least) {
+  if (value < least || value > most)
+    throw Error(at + name + " must be from " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
 }
 
 // The shape that flows from layer to layer.
@@ -65,7 +68,7 @@ void Network::build() {
         Overloaded{
             [&](const Linear& l) {
               const std::string at = where("linear", i);
-              expect_positive(at, "outputs", l.outputs);
+              expect_between(at, "outputs", l.outputs, 1);
               if (flow.image) throw Error(at + "needs a flat input: put Flatten() before it");
               node.kind = Node::Kind::linear;
               node.linear = {static_cast<int32_t>(flow.size()), l.outputs};
@@ -77,10 +80,10 @@ void Network::build() {
             [&](const Conv2d& l) {
               const std::string at = where("conv2d", i);
               expect_image(at);
-              expect_positive(at, "channels", l.channels);
-              expect_positive(at, "kernel", l.kernel);
-              expect_positive(at, "stride", l.stride);
-              if (l.padding < 0) throw Error(at + "padding must not be negative, got " + std::to_string(l.padding));
+              expect_between(at, "channels", l.channels, 1);
+              expect_between(at, "kernel", l.kernel, 1);
+              expect_between(at, "stride", l.stride, 1);
+              expect_between(at, "padding", l.padding, 0);
               node.kind = Node::Kind::conv;
               node.conv = {flow.channels,
                            flow.height,
@@ -100,9 +103,9 @@ void Network::build() {
             [&](const MaxPool2d& l) {
               const std::string at = where("maxpool2d", i);
               expect_image(at);
-              expect_positive(at, "kernel", l.kernel);
+              expect_between(at, "kernel", l.kernel, 1);
               if (l.kernel > 15) throw Error(at + "kernel must be at most 15, got " + std::to_string(l.kernel));
-              if (l.stride < 0) throw Error(at + "stride must not be negative, got " + std::to_string(l.stride));
+              expect_between(at, "stride", l.stride, 0);
               node.kind = Node::Kind::max_pool;
               const int stride = l.stride == 0 ? l.kernel : l.stride;
               node.pool = {flow.channels,
