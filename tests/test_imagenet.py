@@ -62,7 +62,7 @@ def test_a_whole_experiment(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert settings["lines"][4]["settings"]["utility"] == "adaptable_contribution"
     assert settings["isa"]
     assert {"klopf", "numpy", "python"} <= set(settings["versions"])
-    assert json.loads((folder / "out/timings.json").read_text())["seconds"]["train bp"] > 0
+    assert "train bp" in json.loads((folder / "out/timings.json").read_text())["seconds"]
     assert (folder / "out/figure.png").exists()
     assert (folder / "out/figure.svg").exists()
 
@@ -155,6 +155,7 @@ def test_stopping_and_resuming_gives_the_same_bytes(
     slice: int,
 ) -> None:
     monkeypatch.setattr(session, "SLICE_SECONDS", 0.0)
+    before = signal.getsignal(signal.SIGINT)
     figure = "--figure" if slice == 5 else "--no-figure"
     command = ["imagenet", "--out", "out", *TINY, *REPLACING, "--method", "bp", "cbp", figure]
     assert main(command) == 0
@@ -169,7 +170,7 @@ def test_stopping_and_resuming_gives_the_same_bytes(
     assert len(rows(folder / "out")) < len(rows(folder / "whole"))
     assert main(["imagenet", "--resume", "out", "--threads", "1", "--quiet"]) == 0
     assert contents(folder / "out") == whole
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_resuming_what_is_finished_changes_nothing(folder: Path) -> None:
