@@ -1,7 +1,4 @@
-// Convolutions, channels last, without a patch matrix. A row of a patch (kernel_width x channels) is contiguous in the image.
-//
-// Backward works from a list, for each output channel, of the places with a gradient that is not zero: behind ReLU and 2x2
-// max pooling at most a quarter of them. A place adds g * patch to the weights' gradient and g * weights to the input's.
+// Convolutions forward, channels last, without a patch matrix. A row of a patch (kernel_width x channels) is contiguous in the image.
 
 KLOPF_FN int64_t padded_size(const ConvShape& s) {
   return static_cast<int64_t>(s.height + 2 * s.padding) * (s.width + 2 * s.padding) * s.channels;
@@ -23,13 +20,15 @@ KLOPF_FN const float* padded_image(const ConvShape& s, const float* image, float
   return buffer;
 }
 
-KLOPF_FN void convolve(const ConvShape& s, int channels, const float* const patches[tile_rows], const float* packed, Tile& tile) {
+template <class T>
+KLOPF_FN void convolve(const ConvShape& s, const float* const patches[most_rows], const float* packed, T& tile) {
   const int length = row_length(s), stride = row_stride(s);
-  const float* at[tile_rows] = {patches[0], patches[1], patches[2], patches[3]};
+  const float* at[most_rows];
+  for (int i = 0; i < tile.rows; ++i) at[i] = patches[i];
   for (int ky = 0; ky < s.kernel_height; ++ky) {
-    multiply_add(tile, channels, at, 1, packed, block, length);
+    multiply_add(tile, at, 1, packed, block, length);
     packed += static_cast<int64_t>(length) * block;
-    for (int i = 0; i < tile_rows; ++i) at[i] += stride;
+    for (int i = 0; i < tile.rows; ++i) at[i] += stride;
   }
 }
 
@@ -48,21 +47,95 @@ void conv_forward(const ConvForward& op, const Play& play) {
   for (int b = 0; b < play.batch.count; ++b) {
     const float* image = padded_image(s, input + static_cast<int64_t>(b) * s.height * s.width * s.channels, buffer);
     for (int o = 0; o < s.outputs; o += block) {
-      V low, high;
-      load_bias(bias, o, s.outputs, low, high);
-      for (int p = 0; p < pixels; p += tile_rows) {
-        const float* patches[tile_rows];
-        for (int i = 0; i < tile_rows; ++i) {
-          const int pixel = p + i < pixels ? p + i : pixels - 1;
-          patches[i] = image + patch_offset(s, pixel / s.out_width, pixel % s.out_width);
+      const BlockBias biases = load_bias(bias, o, s.outputs);
+      with_tile(s.outputs - o, [&](auto empty) {
+        for (int p = 0; p < pixels; p += empty.rows) {
+          const float* patches[most_rows];
+          for (int i = 0; i < empty.rows; ++i) {
+            const int pixel = p + i < pixels ? p + i : pixels - 1;
+            patches[i] = image + patch_offset(s, pixel / s.out_width, pixel % s.out_width);
+          }
+          auto tile = empty;
+          convolve(s, patches, packed + static_cast<int64_t>(o) * patch_length(s), tile);
+          add_bias(tile, biases);
+          for (int i = 0; i < empty.rows && p + i < pixels; ++i)
+            store_channels(output + (static_cast<int64_t>(b) * pixels + p + i) * s.outputs + o, tile.at[i], s.outputs - o);
         }
-        Tile tile;
-        convolve(s, s.outputs - o, patches, packed + static_cast<int64_t>(o) * patch_length(s), tile);
-        for (int i = 0; i < tile_rows && p + i < pixels; ++i)
-          store_channels(output + (static_cast<int64_t>(b) * pixels + p + i) * s.outputs + o, tile.row[i][0] + low, tile.row[i][1] + high,
-                         s.outputs - o);
-      }
+      });
     }
+  }
+}
+
+// The maxima of a window so far, and their positions in it.
+template <class T>
+struct Maxima {
+  using R = typename T::R;
+  using I = decltype(R{} < R{});
+  R value[T::columns];
+  I position[T::columns] = {};
+  KLOPF_MEMBER_FN Maxima() {
+    for (int c = 0; c < T::columns; ++c) value[c] = broadcast<R>(-__builtin_inff());
+  }
+  KLOPF_MEMBER_FN void take(const R (&row)[T::columns], int position_of_row) {
+    for (int c = 0; c < T::columns; ++c) {
+      const I keep = row[c] <= value[c];  // false for NaN, which so wins
+      value[c] = keep ? value[c] : row[c];
+      position[c] = keep ? position[c] : I{} + position_of_row;
+    }
+  }
+  // Adds the bias, applies ReLU, and stores the first `count` channels.
+  KLOPF_MEMBER_FN void finish(const BlockBias& bias, float* output, uint8_t* positions, int count) {
+    typedef uint8_t Bytes __attribute__((vector_size(width_of<R>)));
+    uint8_t bytes[block];
+    for (int c = 0; c < T::columns; ++c) {
+      value[c] += load<R>(bias.value + c * width_of<R>);
+      const I shut = value[c] <= R{};
+      value[c] = relu(value[c]);
+      const Bytes narrow = __builtin_convertvector(shut ? I{} + int32_t{no_position} : position[c], Bytes);
+      __builtin_memcpy(bytes + c * width_of<R>, &narrow, sizeof(narrow));
+    }
+    store_channels(output, value, count);
+    if (count >= T::columns * width_of<R>) __builtin_memcpy(positions, bytes, T::columns * sizeof(Bytes));
+    else
+      for (int i = 0; i < count; ++i) positions[i] = bytes[i];
+  }
+};
+
+// One block of channels of an image. `Window` is the number of a window's positions where the compiler shall know it, else 0.
+template <int Window, class T>
+KLOPF_FN void convolve_and_pool(const ConvReluPoolForward& op, const float* image, const float* weights, const BlockBias& bias, T empty,
+                                int channels, float* output, uint8_t* position) {
+  const ConvShape s = op.shape;
+  const int window = Window ? Window : op.window * op.window, pooled = op.pooled_height * op.pooled_width;
+  const int together = window <= T::rows ? T::rows / window : 1;  // windows that share a tile
+  int64_t inside[Window ? Window : 256];                          // from the window's first patch to the one at a position
+  for (int w = 0; w < window; ++w) inside[w] = patch_offset(s, w / op.window, w % op.window);
+  for (int p = 0; p < pooled; p += together) {
+    const float* corner[T::rows];
+    for (int k = 0; k < together; ++k) {
+      const int at = p + k < pooled ? p + k : pooled - 1;
+      corner[k] = image + patch_offset(s, at / op.pooled_width * op.window, at % op.pooled_width * op.window);
+    }
+    Maxima<T> best[Window ? T::rows / Window : T::rows];
+    for (int w = 0; w < window; w += T::rows) {
+      const int rows = window * together - w < T::rows ? window * together - w : T::rows;
+      const float* patches[most_rows];
+#pragma GCC unroll 8
+      for (int i = 0; i < T::rows; ++i) {
+        const int at = w + (i < rows ? i : rows - 1);
+        patches[i] = corner[at / window] + inside[at % window];
+      }
+      T tile = empty;
+      convolve(s, patches, weights, tile);
+#pragma GCC unroll 8
+      for (int i = 0; i < T::rows; ++i)
+        if (i < rows) best[(w + i) / window].take(tile.at[i], (w + i) % window);
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < together; ++k)
+      if (p + k < pooled)
+        best[k].finish(bias, output + static_cast<int64_t>(p + k) * s.outputs, position + static_cast<int64_t>(p + k) * s.outputs,
+                       channels);
   }
 }
 
@@ -72,216 +145,16 @@ void conv_relu_pool_forward(const ConvReluPoolForward& op, const Play& play) {
   float *packed = play.at(op.scratch), *buffer = packed + packed_size(s), *output = play.at(op.output);
   uint8_t* position = play.at(op.position);
   pack_blocks(weight, s.outputs, patch_length(s), packed);
-  const int window = op.window * op.window, pooled = op.pooled_height * op.pooled_width;
   for (int b = 0; b < play.batch.count; ++b) {
     const float* image = padded_image(s, input + static_cast<int64_t>(b) * s.height * s.width * s.channels, buffer);
+    const int64_t to = static_cast<int64_t>(b) * op.pooled_height * op.pooled_width * s.outputs;
     for (int o = 0; o < s.outputs; o += block) {
       const float* weights = packed + static_cast<int64_t>(o) * patch_length(s);
-      V bias_low, bias_high;
-      load_bias(bias, o, s.outputs, bias_low, bias_high);
-      for (int p = 0; p < pooled; ++p) {
-        const int top = p / op.pooled_width * op.window, left = p % op.pooled_width * op.window;
-        V best[2] = {broadcast(-__builtin_inff()), broadcast(-__builtin_inff())};
-        VI where[2] = {};
-        for (int w = 0; w < window; w += tile_rows) {
-          const float* patches[tile_rows];
-          for (int i = 0; i < tile_rows; ++i) {
-            const int at = w + i < window ? w + i : window - 1;
-            patches[i] = image + patch_offset(s, top + at / op.window, left + at % op.window);
-          }
-          Tile tile;
-          convolve(s, s.outputs - o, patches, weights, tile);
-          for (int i = 0; i < tile_rows && w + i < window; ++i)
-            for (int h = 0; h < 2; ++h) {
-              const VI keep = tile.row[i][h] <= best[h];  // false for NaN, which so wins
-              best[h] = keep ? best[h] : tile.row[i][h];
-              where[h] = keep ? where[h] : where[h] * 0 + (w + i);
-            }
-        }
-        const int64_t to = (static_cast<int64_t>(b) * pooled + p) * s.outputs + o;
-        best[0] += bias_low, best[1] += bias_high;
-        for (int h = 0; h < 2; ++h) where[h] = best[h] <= zero() ? where[h] * 0 + int32_t{no_position} : where[h];
-        store_channels(output + to, relu(best[0]), relu(best[1]), s.outputs - o);
-        const int valid = s.outputs - o < block ? s.outputs - o : block;
-        for (int i = 0; i < valid; ++i) position[to + i] = static_cast<uint8_t>(where[i / lanes][i % lanes]);
-      }
+      const BlockBias biases = load_bias(bias, o, s.outputs);
+      with_tile(s.outputs - o, [&](auto empty) {
+        if (op.window == 2) convolve_and_pool<4>(op, image, weights, biases, empty, s.outputs - o, output + to + o, position + to + o);
+        else convolve_and_pool<0>(op, image, weights, biases, empty, s.outputs - o, output + to + o, position + to + o);
+      });
     }
   }
-}
-
-// A place with a gradient: where its patch begins in the chunk of images.
-struct Place {
-  float grad;
-  int32_t patch;
-};
-constexpr int64_t list_bytes = 128 * 1024;  // the lists of a chunk of images stay in the second-level cache
-
-KLOPF_FN int images_per_chunk(const ConvShape& s, int places) {
-  const int64_t one = static_cast<int64_t>(s.outputs) * places * static_cast<int64_t>(sizeof(Place));
-  const int64_t images = list_bytes / one;
-  return images < 1 ? 1 : images > 64 ? 64 : static_cast<int>(images);
-}
-
-// Adds to Rows rows of Segments registers of one channel's weight gradient, which stay in registers over all its places.
-template <int Rows, int Segments>
-KLOPF_FN void gather(const Place* places, int count, const float* image, int stride, float* grad, int grad_stride) {
-  V sum[Rows][Segments];
-  for (int r = 0; r < Rows; ++r)
-    for (int i = 0; i < Segments; ++i) sum[r][i] = load(grad + r * grad_stride + i * lanes);
-  for (int n = 0; n < count; ++n) {
-    const V g = broadcast(places[n].grad);
-    const float* x = image + places[n].patch;
-    for (int r = 0; r < Rows; ++r)
-      for (int i = 0; i < Segments; ++i) sum[r][i] = fma(g, load(x + static_cast<int64_t>(r) * stride + i * lanes), sum[r][i]);
-  }
-  for (int r = 0; r < Rows; ++r)
-    for (int i = 0; i < Segments; ++i) store(grad + r * grad_stride + i * lanes, sum[r][i]);
-}
-
-template <int Segments>
-KLOPF_FN int gather_rows(const Place* places, int count, const float* image, int stride, float* grad, int grad_stride, int rows) {
-  constexpr int together = Segments <= 2 ? 5 : Segments <= 4 ? 3 : Segments <= 6 ? 2 : 1;
-  int r = 0;
-  for (; r + together <= rows; r += together)
-    gather<together, Segments>(places, count, image + static_cast<int64_t>(r) * stride, stride, grad + r * grad_stride, grad_stride);
-  for (; r < rows; ++r)
-    gather<1, Segments>(places, count, image + static_cast<int64_t>(r) * stride, stride, grad + r * grad_stride, grad_stride);
-  return Segments * lanes;
-}
-
-KLOPF_FN void gather_weight_gradient(const Place* places, int count, const float* image, int stride, float* grad, int grad_stride,
-                                     int rows) {
-  for (int done = 0; done < grad_stride;) {
-    const int left = (grad_stride - done) / lanes;
-    const float* x = image + done;
-    float* g = grad + done;
-    if (left >= 12) done += gather_rows<12>(places, count, x, stride, g, grad_stride, rows);
-    else if (left >= 8) done += gather_rows<8>(places, count, x, stride, g, grad_stride, rows);
-    else if (left >= 6) done += gather_rows<6>(places, count, x, stride, g, grad_stride, rows);
-    else if (left >= 4) done += gather_rows<4>(places, count, x, stride, g, grad_stride, rows);
-    else if (left >= 2) done += gather_rows<2>(places, count, x, stride, g, grad_stride, rows);
-    else done += gather_rows<1>(places, count, x, stride, g, grad_stride, rows);
-  }
-}
-
-// Adds g * weights of one channel to the patches of its places.
-KLOPF_FN void scatter_input_gradient(const Place* places, int count, const float* weight, float* image, int stride, int length, int rows) {
-  const int whole = length / lanes * lanes;
-  for (int n = 0; n < count; ++n) {
-    const V g = broadcast(places[n].grad);
-    float* x = image + places[n].patch;
-    const float* w = weight;
-    for (int r = 0; r < rows; ++r, x += stride, w += length) {
-      for (int i = 0; i < whole; i += lanes) store(x + i, fma(g, load(w + i), load(x + i)));
-      for (int i = whole; i < length; ++i) x[i] += places[n].grad * w[i];
-    }
-  }
-}
-
-// What the two backward passes share: `list_places(image in chunk, b, lists, counts)` fills the lists of one image.
-struct ConvGradients {
-  const float *input, *weight;
-  float *grad_weight, *grad_bias, *grad_input, *scratch;
-};
-KLOPF_FN int64_t list_size(const ConvShape& s, int places) {  // floats
-  return static_cast<int64_t>(s.outputs) * places * images_per_chunk(s, places) * 2;
-}
-KLOPF_FN int64_t backward_scratch(const ConvShape& s, int places) {
-  const int64_t images = s.padding ? 2 * images_per_chunk(s, places) * padded_size(s) : 0;
-  const int64_t grad = static_cast<int64_t>(s.outputs) * s.kernel_height * round_up(row_length(s), lanes);
-  return images + list_size(s, places) + s.outputs + grad + 64;
-}
-
-template <class ListPlaces>
-KLOPF_FN void conv_backward_from_lists(const ConvShape& s, const ConvGradients& g, int count, int places, ListPlaces list_places) {
-  const int chunk = images_per_chunk(s, places), length = row_length(s), stride = row_stride(s);
-  const int grad_stride = round_up(length, lanes), rows = s.kernel_height;
-  const int64_t image_size = static_cast<int64_t>(s.height) * s.width * s.channels, padded = padded_size(s);
-  const int64_t capacity = static_cast<int64_t>(places) * chunk, grad_size = static_cast<int64_t>(rows) * grad_stride;
-  float* grad = g.scratch;  // [outputs, rows, grad_stride]
-  int32_t* counts = reinterpret_cast<int32_t*>(grad + s.outputs * grad_size);
-  Place* lists = reinterpret_cast<Place*>(counts + round_up(s.outputs, 2));
-  float* images = reinterpret_cast<float*>(lists + s.outputs * capacity);
-  float* grad_images = images + chunk * padded;
-
-  for (int64_t i = 0; i < s.outputs * grad_size; ++i) grad[i] = 0;
-  for (int o = 0; o < s.outputs; ++o) g.grad_bias[o] = 0;
-  for (int first = 0; first < count; first += chunk) {
-    const int size = count - first < chunk ? count - first : chunk;
-    const float* image = g.input + first * image_size;
-    float* grad_image = g.grad_input ? g.grad_input + first * image_size : nullptr;
-    if (s.padding) {
-      for (int b = 0; b < size; ++b) padded_image(s, image + b * image_size, images + b * padded);
-      image = images;
-    }
-    float* grad_to = s.padding ? grad_images : grad_image;
-    for (int o = 0; o < s.outputs; ++o) counts[o] = 0;
-    for (int b = 0; b < size; ++b) list_places(first + b, static_cast<int32_t>(b * padded), lists, counts, capacity);
-    if (grad_image)
-      for (int64_t i = 0; i < size * padded; ++i) grad_to[i] = 0;
-    for (int o = 0; o < s.outputs; ++o) {
-      const Place* list = lists + o * capacity;
-      float bias = g.grad_bias[o];
-      for (int n = 0; n < counts[o]; ++n) bias += list[n].grad;
-      g.grad_bias[o] = bias;
-      gather_weight_gradient(list, counts[o], image, stride, grad + o * grad_size, grad_stride, rows);
-      if (grad_image)
-        scatter_input_gradient(list, counts[o], g.weight + static_cast<int64_t>(o) * rows * length, grad_to, stride, length, rows);
-    }
-    if (grad_image && s.padding)
-      for (int b = 0; b < size; ++b)
-        for (int y = 0; y < s.height; ++y) {
-          const float* from = grad_images + b * padded + static_cast<int64_t>(y + s.padding) * stride + s.padding * s.channels;
-          float* to = grad_image + b * image_size + static_cast<int64_t>(y) * s.width * s.channels;
-          for (int i = 0; i < s.width * s.channels; ++i) to[i] = from[i];
-        }
-  }
-  for (int o = 0; o < s.outputs; ++o)
-    for (int r = 0; r < rows; ++r)
-      for (int i = 0; i < length; ++i)
-        g.grad_weight[(static_cast<int64_t>(o) * rows + r) * length + i] = grad[o * grad_size + static_cast<int64_t>(r) * grad_stride + i];
-}
-
-void conv_backward(const ConvBackward& op, const Play& play) {
-  const ConvShape s = op.shape;
-  const int pixels = s.out_height * s.out_width;
-  const float* grad_output = play.at(op.grad_output);
-  const ConvGradients gradients{play.at(op.input),     play.at(op.weight),     play.at(op.grad_weight),
-                                play.at(op.grad_bias), play.at(op.grad_input), play.at(op.scratch)};
-  const auto list_places = [&](int b, int32_t origin, Place* lists, int32_t* counts, int64_t capacity) {
-    const float* grad = grad_output + static_cast<int64_t>(b) * pixels * s.outputs;
-    for (int p = 0; p < pixels; ++p, grad += s.outputs) {
-      const int32_t patch = origin + static_cast<int32_t>(patch_offset(s, p / s.out_width, p % s.out_width));
-      for (int o = 0; o < s.outputs; ++o) {
-        lists[o * capacity + counts[o]] = {grad[o], patch};
-        counts[o] += grad[o] != 0.0f;
-      }
-    }
-  };
-  conv_backward_from_lists(s, gradients, play.batch.count, pixels, list_places);
-}
-
-void conv_relu_pool_backward(const ConvReluPoolBackward& op, const Play& play) {
-  const ConvShape s = op.shape;
-  const int pooled = op.pooled_height * op.pooled_width, window = op.window;
-  const float* grad_output = play.at(op.grad_output);
-  const uint8_t* position = play.at(op.position);
-  int32_t inside[256];  // from the window's first patch to the one at a position
-  for (int w = 0; w < window * window; ++w) inside[w] = static_cast<int32_t>(patch_offset(s, w / window, w % window));
-  inside[no_position] = 0;
-  const ConvGradients gradients{play.at(op.input),     play.at(op.weight),     play.at(op.grad_weight),
-                                play.at(op.grad_bias), play.at(op.grad_input), play.at(op.scratch)};
-  const auto list_places = [&](int b, int32_t origin, Place* lists, int32_t* counts, int64_t capacity) {
-    const int64_t from = static_cast<int64_t>(b) * pooled * s.outputs;
-    const float* grad = grad_output + from;
-    const uint8_t* at = position + from;
-    for (int p = 0; p < pooled; ++p, grad += s.outputs, at += s.outputs) {
-      const int32_t patch = origin + static_cast<int32_t>(patch_offset(s, p / op.pooled_width * window, p % op.pooled_width * window));
-      for (int o = 0; o < s.outputs; ++o) {
-        lists[o * capacity + counts[o]] = {grad[o], patch + inside[at[o]]};
-        counts[o] += (at[o] != no_position) & (grad[o] != 0.0f);
-      }
-    }
-  };
-  conv_backward_from_lists(s, gradients, play.batch.count, pooled, list_places);
 }

@@ -13,7 +13,9 @@ int usable_levels(Level out[4]) {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     out[count++] = {"avx2", &avx2};
-    if (__builtin_cpu_supports("avx512f")) out[count++] = {"avx512", &avx512};
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq"))
+      out[count++] = {"avx512", &avx512};
   }
 #endif
   return count;

@@ -15,31 +15,34 @@ void linear_forward(const LinearForward& op, const Play& play) {
   float* packed = play.at(op.scratch);
   pack_blocks(weight, outputs, inputs, packed);
   for (int o = 0; o < outputs; o += block, packed += static_cast<int64_t>(inputs) * block) {
-    V low, high;
-    load_bias(bias, o, outputs, low, high);
-    for (int b = 0; b < count; b += tile_rows) {
-      const float* rows[tile_rows];
-      for (int i = 0; i < tile_rows; ++i) rows[i] = input + static_cast<int64_t>(b + i < count ? b + i : count - 1) * inputs;
-      Tile tile;
-      multiply_add(tile, outputs - o, rows, 1, packed, block, inputs);
-      for (int i = 0; i < tile_rows && b + i < count; ++i)
-        store_channels(output + static_cast<int64_t>(b + i) * outputs + o, tile.row[i][0] + low, tile.row[i][1] + high, outputs - o);
-    }
+    const BlockBias biases = load_bias(bias, o, outputs);
+    with_tile(outputs - o, [&](auto empty) {
+      for (int b = 0; b < count; b += empty.rows) {
+        const float* rows[most_rows];
+        for (int i = 0; i < empty.rows; ++i) rows[i] = input + static_cast<int64_t>(b + i < count ? b + i : count - 1) * inputs;
+        auto tile = empty;
+        multiply_add(tile, rows, 1, packed, block, inputs);
+        add_bias(tile, biases);
+        for (int i = 0; i < empty.rows && b + i < count; ++i)
+          store_channels(output + static_cast<int64_t>(b + i) * outputs + o, tile.at[i], outputs - o);
+      }
+    });
   }
 }
 
 // out[rows, columns] = a^T-or-a times b: out[r][v] = sum_l a[r * a_row + l * a_step] * b[l * columns + v].
 KLOPF_FN void multiply_rows(const float* a, int64_t a_row, int64_t a_step, int rows, const float* b, int columns, int length, float* out) {
-  for (int r = 0; r < rows; r += tile_rows) {
-    const float* at[tile_rows];
-    for (int i = 0; i < tile_rows; ++i) at[i] = a + a_row * (r + i < rows ? r + i : rows - 1);
-    for (int v = 0; v < columns; v += block) {
-      Tile tile;
-      multiply_add(tile, columns - v, at, a_step, b + v, columns, length);
-      for (int i = 0; i < tile_rows && r + i < rows; ++i)
-        store_channels(out + static_cast<int64_t>(r + i) * columns + v, tile.row[i][0], tile.row[i][1], columns - v);
-    }
-  }
+  for (int v = 0; v < columns; v += block)
+    with_tile(columns - v, [&](auto empty) {
+      for (int r = 0; r < rows; r += empty.rows) {
+        const float* at[most_rows];
+        for (int i = 0; i < empty.rows; ++i) at[i] = a + a_row * (r + i < rows ? r + i : rows - 1);
+        auto tile = empty;
+        multiply_add(tile, at, a_step, b + v, columns, length);
+        for (int i = 0; i < empty.rows && r + i < rows; ++i)
+          store_channels(out + static_cast<int64_t>(r + i) * columns + v, tile.at[i], columns - v);
+      }
+    });
 }
 
 void linear_backward(const LinearBackward& op, const Play& play) {

@@ -1,53 +1,53 @@
 // The register tile under every dense kernel: out[p][v] += sum_l a[p][l * a_step] * b[l * b_step + v] for a few rows p and
-// one block of channels v (two registers). Inputs are broadcast, so no patch matrix and no transposed copy is needed.
+// one block of channels v. Inputs are broadcast, so no patch matrix and no transposed copy is needed. Eight sums are under way
+// at once: a multiplication waits for nothing.
 constexpr int block = 2 * lanes;  // channels of one tile
-constexpr int tile_rows = 4;
 
+template <class Register, int rows_, int columns_>
 struct Tile {
-  V row[tile_rows][2] = {};
+  using R = Register;
+  static constexpr int rows = rows_, columns = columns_;
+  R at[rows][columns] = {};
 };
+constexpr int most_rows = 8;
 
-template <int Columns>
-KLOPF_FN void multiply_add_columns(Tile& tile, const float* const a[tile_rows], int64_t a_step, const float* b, int64_t b_step,
-                                   int length) {
-  const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3];
-  V t[tile_rows][Columns];
-  for (int i = 0; i < tile_rows; ++i)
-    for (int c = 0; c < Columns; ++c) t[i][c] = tile.row[i][c];
-  for (int l = 0; l < length; ++l) {
-    const V x0 = broadcast(*a0), x1 = broadcast(*a1), x2 = broadcast(*a2), x3 = broadcast(*a3);
-    for (int c = 0; c < Columns; ++c) {
-      const V w = load(b + c * lanes);
-      t[0][c] = fma(x0, w, t[0][c]);
-      t[1][c] = fma(x1, w, t[1][c]);
-      t[2][c] = fma(x2, w, t[2][c]);
-      t[3][c] = fma(x3, w, t[3][c]);
-    }
-    a0 += a_step, a1 += a_step, a2 += a_step, a3 += a_step;
-    b += b_step;
-  }
-  for (int i = 0; i < tile_rows; ++i)
-    for (int c = 0; c < Columns; ++c) tile.row[i][c] = t[i][c];
+// Calls visit(empty tile) with the shape for a block of which `channels` are wanted.
+template <class Visit>
+KLOPF_FN void with_tile(int channels, Visit visit) {
+  if (channels > lanes) visit(Tile<V, 4, 2>{});
+  else if (channels > half_lanes) visit(Tile<V, 8, 1>{});
+  else visit(Tile<H, 8, 1>{});
 }
 
-// `channels` of the block are wanted: where they fit one register, the second is left alone.
-KLOPF_FN void multiply_add(Tile& tile, int channels, const float* const a[tile_rows], int64_t a_step, const float* b, int64_t b_step,
-                           int length) {
-  if (channels > lanes) multiply_add_columns<2>(tile, a, a_step, b, b_step, length);
-  else multiply_add_columns<1>(tile, a, a_step, b, b_step, length);
+template <class T>
+KLOPF_FN void multiply_add(T& tile, const float* const a[most_rows], int64_t a_step, const float* b, int64_t b_step, int length) {
+  using R = typename T::R;
+  T t = tile;
+  int64_t offset = 0;
+  for (int l = 0; l < length; ++l, offset += a_step, b += b_step) {
+    R w[T::columns];
+#pragma GCC unroll 2
+    for (int c = 0; c < T::columns; ++c) w[c] = load<R>(b + c * width_of<R>);
+#pragma GCC unroll 8
+    for (int i = 0; i < T::rows; ++i) {
+      const R x = broadcast<R>(a[i][offset]);
+#pragma GCC unroll 2
+      for (int c = 0; c < T::columns; ++c) t.at[i][c] = fma(x, w[c], t.at[i][c]);
+    }
+  }
+  tile = t;
 }
 
 // Stores the first `count` channels of a row.
-KLOPF_FN void store_channels(float* out, V low, V high, int count) {
-  if (count >= block) {
-    store(out, low);
-    store(out + lanes, high);
+template <class R, int columns>
+KLOPF_FN void store_channels(float* out, const R (&row)[columns], int count) {
+  if (count >= columns * width_of<R>) {
+    for (int c = 0; c < columns; ++c) store(out + c * width_of<R>, row[c]);
     return;
   }
-  float both[block];
-  store(both, low);
-  store(both + lanes, high);
-  for (int i = 0; i < count; ++i) out[i] = both[i];
+  float all[columns * width_of<R>];
+  for (int c = 0; c < columns; ++c) store(all + c * width_of<R>, row[c]);
+  for (int i = 0; i < count; ++i) out[i] = all[i];
 }
 
 // Weights [outputs, length] packed as [blocks, length, block], zeros beyond the last output.
@@ -62,9 +62,19 @@ KLOPF_FN void pack_blocks(const float* weight, int outputs, int length, float* p
   }
 }
 
-KLOPF_FN void load_bias(const float* bias, int first, int outputs, V& low, V& high) {
-  float both[block];
-  for (int i = 0; i < block; ++i) both[i] = first + i < outputs ? bias[first + i] : 0.0f;
-  low = load(both);
-  high = load(both + lanes);
+// The biases of a block's channels, zeros beyond the last output.
+struct BlockBias {
+  float value[block];
+};
+KLOPF_FN BlockBias load_bias(const float* bias, int first, int outputs) {
+  BlockBias all;
+  for (int i = 0; i < block; ++i) all.value[i] = first + i < outputs ? bias[first + i] : 0.0f;
+  return all;
+}
+template <class T>
+KLOPF_FN void add_bias(T& tile, const BlockBias& bias) {
+  for (int c = 0; c < T::columns; ++c) {
+    const auto b = load<typename T::R>(bias.value + c * width_of<typename T::R>);
+    for (int i = 0; i < T::rows; ++i) tile.at[i][c] += b;
+  }
 }

@@ -7,35 +7,59 @@
 #define KLOPF_LANES 4
 #endif
 constexpr int lanes = KLOPF_LANES;
-typedef float V __attribute__((vector_size(4 * KLOPF_LANES), may_alias));
-typedef int32_t VI __attribute__((vector_size(4 * KLOPF_LANES), may_alias));
-typedef float Unaligned __attribute__((vector_size(4 * KLOPF_LANES), may_alias, aligned(4)));
-
-KLOPF_FN V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
-KLOPF_FN void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
-KLOPF_FN V broadcast(float x) {
-#if defined(__AVX512F__)
-  return reinterpret_cast<V>(_mm512_set1_ps(x));
-#elif defined(__AVX2__)
-  return reinterpret_cast<V>(_mm256_set1_ps(x));
+typedef float V __attribute__((vector_size(4 * KLOPF_LANES)));
+// Half a register, for arrays too narrow to fill one (the baseline has no narrower one).
+#if defined(__AVX2__)
+constexpr int half_lanes = lanes / 2;
 #else
-  return V{x, x, x, x};
+constexpr int half_lanes = lanes;
 #endif
+#if defined(__AVX512F__)
+typedef float H __attribute__((vector_size(32)));
+#else
+typedef float H __attribute__((vector_size(16)));
+#endif
+
+template <class R>
+constexpr int width_of = sizeof(R) / sizeof(float);
+template <class R = V>
+KLOPF_FN R load(const float* p) {
+  R r;
+  __builtin_memcpy(&r, p, sizeof(R));
+  return r;
+}
+template <class R>
+KLOPF_FN void store(float* p, R v) {
+  __builtin_memcpy(p, &v, sizeof(R));
+}
+template <class R = V>
+KLOPF_FN R broadcast(float x) {
+  return x - R{};  // -0 and NaN stay what they are
 }
 // The one place where a multiplication and an addition are fused (never by the compiler's own choice).
-KLOPF_FN V fma(V a, V b, V c) {
 #if defined(__AVX512F__)
+KLOPF_FN V fma(V a, V b, V c) {
   return reinterpret_cast<V>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
-#elif defined(__FMA__)
-  return reinterpret_cast<V>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
-#else
-  return a * b + c;
-#endif
 }
-KLOPF_FN V zero() { return V{}; }
+KLOPF_FN H fma(H a, H b, H c) {
+  return reinterpret_cast<H>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+}
+#elif defined(__FMA__)
+KLOPF_FN V fma(V a, V b, V c) {
+  return reinterpret_cast<V>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+}
+KLOPF_FN H fma(H a, H b, H c) {
+  return reinterpret_cast<H>(_mm_fmadd_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b), reinterpret_cast<__m128>(c)));
+}
+#else
+KLOPF_FN V fma(V a, V b, V c) { return a * b + c; }
+#endif
 // max(x, 0) that lets NaN through.
-KLOPF_FN V relu(V x) { return x < zero() ? zero() : x; }
-KLOPF_FN V magnitude(V x) { return x < zero() ? -x : x; }
+template <class R>
+KLOPF_FN R relu(R x) {
+  return x < R{} ? R{} : x;
+}
+KLOPF_FN V magnitude(V x) { return x < V{} ? -x : x; }
 
 // A long sum in 16 partial sums, combined pairwise, whatever the level's width.
 struct Sum16 {
@@ -72,3 +96,7 @@ KLOPF_FN float sum_of_magnitudes(const float* a, int64_t n) {
   for (int k = 0; k < rest; ++k) tail[k] = a[i + k] < 0 ? -a[i + k] : a[i + k];
   return sum.total(tail, rest);
 }
+
+// A number as a type.
+template <int n>
+struct Number {};
