@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "learn/check.hpp"
+
 namespace klopf::bindings {
 namespace {
 
@@ -92,7 +94,6 @@ Input read_samples(const std::string& where, const Network& network, const Array
   Shape tail(network.options().input_shape.begin(), network.options().input_shape.end());
   in.samples.per_run = per_run(at, "x", a, tail, network.runs());
   in.samples.count = a.shape(in.samples.per_run ? 1 : 0);
-  if (in.samples.count > INT32_MAX) throw Error(at + "x must have at most 2147483647 samples");
   if (dtype == "uint8") {
     in.samples.type = InputType::uint8;
     in.x = contiguous<uint8_t>(a);
@@ -116,10 +117,7 @@ void read_targets(const std::string& where, const Network& network, bool classif
     if (kind != 'i' && kind != 'u') throw Error(at + "y must be integer class labels for cross_entropy, got " + dtype_text(a));
     in.samples.targets_per_run = per_run(at, "y", a, {}, network.runs());
     const py::array wide = contiguous<int64_t>(a);
-    const int64_t* labels = static_cast<const int64_t*>(wide.data());
-    for (py::ssize_t i = 0; i < wide.size(); ++i)
-      if (labels[i] < 0 || labels[i] >= outputs)
-        throw Error(at + "y must be labels from 0 to " + std::to_string(outputs - 1) + ", got " + std::to_string(labels[i]));
+    check_labels(where.c_str(), static_cast<const int64_t*>(wide.data()), wide.size(), outputs);
     in.y = contiguous<int32_t>(a);
     in.samples.labels = static_cast<const int32_t*>(in.y.data());
   } else {

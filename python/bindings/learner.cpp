@@ -50,8 +50,6 @@ StepOut step(Learner& learner, const ArrayLike& x, const ArrayLike& y, const Opt
 
 HistoryOut run(Learner& learner, const ArrayLike& x, const ArrayLike& y, int64_t batch_size, int64_t epochs, bool shuffle,
                const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
-  if (batch_size < 1) throw Error("[learner.run] batch_size must be at least 1, got " + std::to_string(batch_size));
-  if (epochs < 0) throw Error("[learner.run] epochs must not be negative, got " + std::to_string(epochs));
   const Input in = read("learner.run", learner, x, y, scale, offset);
   RunOptions options{batch_size, epochs, shuffle, [] {
                        const py::gil_scoped_acquire acquire;

@@ -11,7 +11,7 @@ namespace py = pybind11;
 PYBIND11_MODULE(_core, m) {
   using namespace klopf;
   m.doc() = "The compiled engine.";
-  m.attr("__version__") = KLOPF_VERSION;
+  m.attr("__version__") = version();
   auto error = py::register_exception<Error>(m, "Error", PyExc_ValueError);
   error.doc() = "A mistake of the caller, in one line.";
 
@@ -42,8 +42,6 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "permutation",
       [](uint64_t seed, uint32_t stream, int64_t step, int64_t n) {
-        if (stream >= 1u << 24) throw Error("[permutation] stream must be below 16777216, got " + std::to_string(stream));
-        if (n < 0) throw Error("[permutation] n must not be negative, got " + std::to_string(n));
         const std::vector<int64_t> order = permutation(seed, stream, step, n);
         return py::array_t<int64_t>(static_cast<py::ssize_t>(order.size()), order.data());
       },

@@ -1,4 +1,6 @@
 #pragma once
+#include <initializer_list>
+#include <utility>
 #include <vector>
 
 namespace klopf {
@@ -8,6 +10,7 @@ struct PerRun {
   std::vector<double> values;
   PerRun(double value = 0) : values{value} {}
   PerRun(std::vector<double> each) : values(std::move(each)) {}
+  PerRun(std::initializer_list<double> each) : values(each) {}
   double operator[](int run) const { return values.size() == 1 ? values[0] : values[static_cast<std::size_t>(run)]; }
   bool operator==(const PerRun&) const = default;
 };

@@ -5,3 +5,4 @@
 #include "klopf/network.hpp"
 #include "klopf/synthetic.hpp"
 #include "klopf/threads.hpp"
+#include "klopf/version.hpp"

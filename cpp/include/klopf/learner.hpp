@@ -25,17 +25,17 @@ struct RunOptions {
   int64_t batch_size = 100, epochs = 1;
   bool shuffle = true;
   // Called about twice a second between epochs; may throw, and then all runs stand at the same epoch.
-  std::function<void()> between;
+  std::function<void()> between{};
 };
 
 class Learner {
  public:
-  Learner(std::shared_ptr<Network> network, std::string loss, Optimizer optimizer, std::vector<Rule> rules);
+  Learner(std::shared_ptr<Network> network, std::string loss, Optimizer optimizer, std::vector<Rule> rules = {});
 
   Network& network() { return *network_; }
   bool classification() const { return loss_ == LossKind::cross_entropy; }
   StepResult step(const Samples& samples);
-  History run(const Samples& samples, const RunOptions& options);
+  History run(const Samples& samples, const RunOptions& options = {});
   Evaluation evaluate(const Samples& samples);
 
   // A loss of one's own. Activations and gradients of all runs are kept between the three calls.
@@ -83,7 +83,7 @@ class Learner {
 };
 
 std::vector<std::string> loss_names(), utility_names();
-// A counter-based shuffle: the permutation of 0 .. count - 1 of (seed, stream, step). run() uses stream 0.
-std::vector<int64_t> permutation(uint64_t seed, uint32_t stream, int64_t step, int64_t count);
+// A counter-based shuffle: the permutation of 0 .. n - 1 of (seed, stream, step). run() uses stream 0.
+std::vector<int64_t> permutation(uint64_t seed, uint32_t stream, int64_t step, int64_t n);
 
 }  // namespace klopf

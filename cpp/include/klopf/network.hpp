@@ -43,10 +43,10 @@ struct Tape {
 };
 
 struct NetworkOptions {
-  std::vector<Layer> layers;
-  std::vector<int64_t> input_shape;  // (I) or (C, H, W)
+  std::vector<Layer> layers{};
+  std::vector<int64_t> input_shape{};  // (I) or (C, H, W)
   int runs = 1;
-  std::vector<uint64_t> seeds;  // default 0 .. runs - 1
+  std::vector<uint64_t> seeds{};  // default 0 .. runs - 1
   std::string init = "kaiming";
 };
 
@@ -130,8 +130,10 @@ class Network {
   Blocks blocks_;
 };
 
-// Reads the arrays of a layout from blocks, and writes them; `parameters` splits those that are like weights.
+// Reads the arrays of a layout from blocks, and writes them if they fit; `parameters` splits those that are like weights.
 std::vector<Array> read_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters);
+void check_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays,
+                 const char* where);
 void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays,
                  const char* where);
 

@@ -13,7 +13,7 @@ struct ContinualBackprop {
   PerRun utility_decay = 0.99, maturity = 100;
   std::string count_from = "eligible", count_mode = "accumulate";
   bool transfer_mean_to_bias = false, reset_optimizer_state = true;
-  std::string init;
+  std::string init{};
   template <class F>
   static void fields(F&& f) {
     using C = ContinualBackprop;

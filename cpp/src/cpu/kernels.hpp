@@ -17,10 +17,8 @@ struct Kernels {
 };
 
 extern const Kernels baseline;
-#if defined(KLOPF_X86)
-extern const Kernels avx2;
-extern const Kernels avx512;
-#endif
+extern const Kernels avx2;    // where built (KLOPF_AVX2)
+extern const Kernels avx512;  // where built (KLOPF_AVX512)
 
 struct Level {
   const char* name;

@@ -9,14 +9,13 @@ namespace klopf::cpu {
 int usable_levels(Level out[4]) {
   int count = 0;
   out[count++] = {"baseline", &baseline};
-#if defined(KLOPF_X86)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    out[count++] = {"avx2", &avx2};
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq"))
-      out[count++] = {"avx512", &avx512};
-  }
+#if defined(KLOPF_AVX2)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[count++] = {"avx2", &avx2};
+#endif
+#if defined(KLOPF_AVX512)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    out[count++] = {"avx512", &avx512};
 #endif
   return count;
 }

@@ -114,6 +114,7 @@ void synthetic_images(uint64_t seed, uint32_t class_index, int64_t first, int64_
   if (size < 4 || size > 4096) throw Error("[synthetic_images] size must be from 4 to 4096, got " + std::to_string(size));
   if (first < 0 || count < 0) throw Error("[synthetic_images] first and count must not be negative");
   if (class_index >= 1u << 23) throw Error("[synthetic_images] class_index must be below 8388608, got " + std::to_string(class_index));
+  if (out == nullptr && count > 0) throw Error("[synthetic_images] out must be given, got none");
   Numbers of_class(seed, class_index, 0);
   Part part[parts];
   for (Part& p : part) {

@@ -9,6 +9,7 @@
 #include "klopf/error.hpp"
 #include "klopf/philox.hpp"
 #include "klopf/threads.hpp"
+#include "learn/check.hpp"
 #include "learn/record.hpp"
 
 namespace klopf {
@@ -29,8 +30,10 @@ void shuffled(uint64_t seed, uint32_t stream, int64_t epoch, std::vector<uint64_
 
 }  // namespace
 
-std::vector<int64_t> permutation(uint64_t seed, uint32_t stream, int64_t step, int64_t count) {
-  std::vector<uint64_t> keys(static_cast<std::size_t>(count));
+std::vector<int64_t> permutation(uint64_t seed, uint32_t stream, int64_t step, int64_t n) {
+  if (stream >= 1u << 24) throw Error("[permutation] stream must be below 16777216, got " + std::to_string(stream));
+  if (n < 0) throw Error("[permutation] n must not be negative, got " + std::to_string(n));
+  std::vector<uint64_t> keys(static_cast<std::size_t>(n));
   std::vector<uint32_t> order(keys.size());
   shuffled(seed, stream, step, keys, order);
   return {order.begin(), order.end()};
@@ -41,6 +44,7 @@ Learner::Learner(std::shared_ptr<Network> network, std::string loss, Optimizer o
       loss_(static_cast<LossKind>(choice("learner", "loss", loss, loss_names()))),
       optimizer_(std::move(optimizer)),
       rules_(std::move(rules)) {
+  if (!network_) throw Error("[learner] network must be given, got none");
   step_ = layout_.add<int64_t>("step");
   epoch_ = layout_.add<int64_t>("epoch");
   alive_ = layout_.add<int32_t>("alive");
@@ -108,6 +112,7 @@ std::pair<double, int> Learner::learn(const Play& play) {
 }
 
 StepResult Learner::step(const Samples& samples) {
+  check("learner.step", *network_, loss_, samples);
   prepare(samples.count, false);
   StepResult result;
   const std::size_t runs = static_cast<std::size_t>(network_->runs());
@@ -127,6 +132,7 @@ StepResult Learner::step(const Samples& samples) {
 }
 
 History Learner::run(const Samples& samples, const RunOptions& options) {
+  check(options), check("learner.run", *network_, loss_, samples);
   const int64_t batch_size = std::min(options.batch_size, samples.count), epochs = options.epochs;
   prepare(batch_size, false);
   const int runs = network_->runs(), threads = thread_work_.count();
@@ -177,6 +183,7 @@ History Learner::run(const Samples& samples, const RunOptions& options) {
 }
 
 Evaluation Learner::evaluate(const Samples& samples) {
+  check("learner.evaluate", *network_, loss_, samples);
   const int runs = network_->runs();
   const Blocks workspaces(std::min(get_threads(), runs), evaluation_.work_bytes);
   Evaluation result;
@@ -202,6 +209,7 @@ Evaluation Learner::evaluate(const Samples& samples) {
 }
 
 std::vector<float> Learner::forward(const Samples& samples) {
+  check_samples("learner.forward", samples);
   prepare(samples.count, true);
   const int64_t size = samples.count * network_->outputs();
   std::vector<float> out(static_cast<std::size_t>(network_->runs() * size));
@@ -218,6 +226,7 @@ std::vector<float> Learner::forward(const Samples& samples) {
 
 void Learner::backward(const float* grad_output, int64_t count) {
   if (stage_ != Stage::forward) throw Error("[backward] needs a forward() before it");
+  if (grad_output == nullptr) throw Error("[backward] grad must be given, got none");
   if (count != forward_count_)
     throw Error("[backward] grad must have the batch of the last forward(), " + std::to_string(forward_count_) + ", got " +
                 std::to_string(count));
@@ -291,6 +300,7 @@ void Learner::load_state(const std::vector<Array>& arrays) {
     const bool network = std::any_of(known.begin(), known.end(), [&](const Array& k) { return k.name == array.name; });
     (network ? of_network : of_learner).push_back(array);
   }
+  check_slots(network_->layout(), network_->blocks(), network_->parameters(), of_network, "load_state");  // all or nothing
   write_slots(layout_, blocks_, network_->parameters(), of_learner, "load_state");
   network_->load_state(of_network);
   stage_ = Stage::none;

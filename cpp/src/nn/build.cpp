@@ -1,4 +1,6 @@
 // From a list of layers to nodes: shapes, parameters, fusion, and the units found on the way.
+#include <cstdint>
+
 #include "klopf/error.hpp"
 #include "klopf/network.hpp"
 
@@ -134,6 +136,8 @@ void Network::build() {
         },
         options_.layers[i]);
     if (!computes) continue;
+    if (flow.size() > INT32_MAX)
+      throw Error("[network] layer " + std::to_string(i) + " must have at most 2147483647 outputs, got " + std::to_string(flow.size()));
     node.output_size = flow.size();
     node.channels = flow.channels;
     node.height = flow.height;

@@ -1,9 +1,11 @@
 #include "klopf/network.hpp"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "klopf/error.hpp"
 #include "klopf/threads.hpp"
+#include "nn/check.hpp"
 
 namespace klopf {
 
@@ -19,6 +21,8 @@ Network::Network(NetworkOptions options) : options_(std::move(options)), backend
                 std::to_string(options_.seeds.size()));
   channels_ = static_cast<int>(shape[0]);
   if (shape.size() == 3) height_ = static_cast<int>(shape[1]), width_ = static_cast<int>(shape[2]);
+  if (static_cast<double>(channels_) * height_ * width_ > INT32_MAX)
+    throw Error("[network] input_shape must have at most 2147483647 numbers in all");
   input_size_ = static_cast<int64_t>(channels_) * height_ * width_;
 
   build();
@@ -84,6 +88,8 @@ void Network::reset_all() {
 }
 
 bool Network::is_convolution(std::size_t group) const {
+  if (group >= units_.size())
+    throw Error("[network] group must be below " + std::to_string(units_.size()) + ", got " + std::to_string(group));
   return std::any_of(nodes_.begin(), nodes_.end(),
                      [&](const Node& n) { return n.layer == units_[group].place && n.parameter >= 0 && n.kind != Node::Kind::linear; });
 }
@@ -123,6 +129,7 @@ void Network::forward_all(const Samples& samples, Visit visit) {
 }
 
 std::vector<float> Network::infer(const Samples& samples) {
+  check_samples("network", samples);
   std::vector<float> out(static_cast<std::size_t>(runs() * samples.count * outputs()));
   forward_all(samples, [&](const Play& play, const Tape& tape, int run, int64_t first, int64_t count) {
     std::copy_n(play.at(tape.output), count * outputs(), out.begin() + (run * samples.count + first) * outputs());
@@ -131,6 +138,7 @@ std::vector<float> Network::infer(const Samples& samples) {
 }
 
 std::vector<std::vector<float>> Network::activities(const Samples& samples) {
+  check_samples("activities", samples);
   std::vector<std::vector<float>> out;
   for (const Units& g : units_) out.emplace_back(static_cast<std::size_t>(runs() * samples.count * g.units * g.positions));
   forward_all(samples, [&](const Play& play, const Tape& tape, int run, int64_t first, int64_t count) {

@@ -1,4 +1,5 @@
 // Arrays of all runs, out of the blocks and into them.
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -78,13 +79,14 @@ std::vector<Array> read_slots(const Layout& layout, const Blocks& blocks, const 
   return out;
 }
 
-void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays,
+void check_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays,
                  const char* where) {
   const std::string at = "[" + std::string(where) + "] ";
   const std::vector<View> known = views(layout, parameters);
   std::map<std::string, const Array*> given;
-  for (const Array& array : arrays) given[array.name] = &array;
-  for (const View& view : known) {  // everything is checked before anything is written
+  for (const Array& array : arrays)
+    if (!given.emplace(array.name, &array).second) throw Error(at + "\"" + array.name + "\" is given twice");
+  for (const View& view : known) {
     const auto found = given.find(view.name);
     if (found == given.end()) throw Error(at + "\"" + view.name + "\" is missing");
     const Array& array = *found->second;
@@ -92,6 +94,9 @@ void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<P
     if (array.shape != shape || array.type != view.type)
       throw Error(at + "\"" + view.name + "\" must be " + name_of(view.type) + " " + text(shape) + ", got " + name_of(array.type) + " " +
                   text(array.shape));
+    const std::size_t bytes = view.bytes() * static_cast<std::size_t>(blocks.count());
+    if (array.data.size() != bytes)
+      throw Error(at + "\"" + view.name + "\" must have " + std::to_string(bytes) + " bytes, got " + std::to_string(array.data.size()));
   }
   if (given.size() != known.size())
     for (const auto& [name, array] : given) {
@@ -99,8 +104,13 @@ void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<P
       for (const View& view : known) expected = expected || view.name == name;
       if (!expected) throw Error(at + "does not know \"" + name + "\"");
     }
-  for (const View& view : known) {
-    const Array& array = *given.at(view.name);
+}
+
+void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays,
+                 const char* where) {
+  check_slots(layout, blocks, parameters, arrays, where);
+  for (const View& view : views(layout, parameters)) {
+    const Array& array = *std::find_if(arrays.begin(), arrays.end(), [&](const Array& a) { return a.name == view.name; });
     const std::size_t size = size_of(view.type);
     for (int r = 0; r < blocks.count(); ++r) {
       char* inside = blocks.block(r) + view.offset;

@@ -1,0 +1,7 @@
+#pragma once
+
+namespace klopf {
+
+const char* version();  // "1.2.3"
+
+}  // namespace klopf

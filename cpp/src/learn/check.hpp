@@ -1,0 +1,14 @@
+#pragma once
+#include "klopf/learner.hpp"
+#include "nn/check.hpp"
+
+namespace klopf {
+
+// Look at what a caller hands in before anything reads it; `where` opens the message, as in "learner.step". Throw Error.
+void check(const char* where, const Network& network, LossKind loss, const Samples& samples);
+void check(const RunOptions& options);
+// T: int32_t, or int64_t for labels that are still to be narrowed.
+template <class T>
+void check_labels(const char* where, const T* labels, int64_t count, int64_t outputs);
+
+}  // namespace klopf
