@@ -40,14 +40,15 @@ struct Opened {
     const Tape tape = net->record(memory, of.batch, true);
     const auto step = layout.add<int64_t>("step");
     const auto alive = layout.add<int32_t>("alive");
-    Program update;
-    Recording recording{*net, layout, memory, tape, update, step, alive, {}, {}, {}, {}};
+    Program observe, update;
+    Recording recording{*net, layout, memory, tape, observe, update, step, alive, {}, {}, {}, {}};
     klopf::record(of.optimizer, recording);
     for (const Rule& rule : of.rules) klopf::record(rule, recording);
     update.push_back(Advance{step});
     program = tape.forward;
+    program.insert(program.end(), observe.begin(), observe.end());
     program.push_back(Loss{static_cast<LossKind>(choice("", "", of.loss, loss_names())), static_cast<int32_t>(net->outputs()), tape.output,
-                           tape.grad_output, memory.take<double>(1), memory.take<int32_t>(1), alive});
+                           tape.grad_output, memory.take<double>(1), memory.take<int32_t>(1)});
     program.insert(program.end(), tape.backward.begin(), tape.backward.end());
     program.insert(program.end(), update.begin(), update.end());
     learner = Blocks(1, layout.bytes());

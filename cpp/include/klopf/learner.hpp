@@ -53,16 +53,24 @@ class Learner {
   // A recorded pass and the judgement of its outputs.
   struct Pass {
     Tape tape;
+    Program observe;  // what rules look at between forward and backward
     Program judge;
     Ref<double> loss;
     Ref<int32_t> correct;
     uint64_t work_bytes = 0;
   };
+  // Samples of an epoch, in their order, and what was seen so far.
+  struct Epoch;
   std::vector<std::pair<Ref<double>, PerRun>> record(int capacity);
-  void record_loss(Pass& pass, WorkLayout& work, Ref<int32_t> alive);
-  void prepare(int64_t count, bool of_runs);
-  Play play(int run, char* workspace) const;
-  std::pair<double, int> learn(const Play& play);
+  void record_loss(Pass& pass, WorkLayout& work);
+  void prepare(Blocks& work, int64_t batch, int workspaces);
+  Play play(int run, const Blocks& work, int workspace, const Samples& samples, int64_t first, int64_t count) const;
+  Play chunk(const Play& batch, int index) const;
+  void forward_backward(const Play& batch, int chunk);
+  void learn(const Play& batch);
+  void finish(const Play& batch);
+  template <class F>
+  void for_chunks(const Samples& samples, F work);
   std::vector<std::vector<uint8_t>> replaced() const;
 
   std::shared_ptr<Network> network_;
@@ -76,8 +84,10 @@ class Learner {
   std::vector<Ref<uint8_t>> replaced_;  // of each unit group; empty where no rule replaces units
 
   Pass training_, evaluation_;
-  Program update_;  // optimizer, then unit rules
-  Blocks thread_work_, run_work_;
+  Program update_;                           // optimizer, then unit rules
+  Program online_backward_, online_update_;  // the same for a single sample; empty where there is nothing of its own for that
+  int most_chunks_ = 0;                      // of a batch, in a workspace
+  Blocks thread_work_, run_work_;            // workspaces, for calls that learn and for those that leave their work to the next call
   enum class Stage { none, forward, backward } stage_ = Stage::none;
   int64_t forward_count_ = 0;
 };

@@ -33,6 +33,11 @@ struct Node {
   int32_t channels = 1, height = 1, width = 1;  // of the output
 };
 
+// A batch is worked on in chunks of samples, which threads may share. How many depends on the network and the batch alone.
+struct Chunks {
+  int count, size;  // samples of all but the last
+};
+
 // The arrays of one recorded pass over a batch of at most `capacity` samples.
 struct Tape {
   int capacity = 0;
@@ -98,6 +103,8 @@ class Network {
 
   // For learners.
   Tape record(WorkLayout& work, int capacity, bool training) const;
+  Chunks chunks(int64_t batch) const;
+  Chunks most_chunks(int64_t batch) const;  // count and size that no batch up to this one exceeds
   Ref<float> weights() const { return weights_; }
   int64_t weights_count() const { return weights_count_; }
   Ref<uint64_t> seed() const { return seed_; }
@@ -112,6 +119,7 @@ class Network {
   void add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape);
   void find_units();
   void draw(const Node& node, int run);
+  int64_t least_chunk() const;
   template <class Visit>
   void forward_all(const Samples& samples, Visit visit);
 

@@ -32,18 +32,25 @@ struct Batch {
   const float* offset = nullptr;    // [C]; absent: 0
   int64_t first = 0;
   int32_t count = 0;
+  int32_t total = 0;  // of the batch that these samples are a chunk of: what means divide by
   InputType type = InputType::float32;
 };
 
-// One playing of a list: base addresses of the first run's blocks and the distance to the next run's.
+// One playing of a list: base addresses of the first blocks and the distance to the next: the next run's, or in the workspace the
+// next chunk's of the batch.
 struct Play {
   char* base[space_count] = {};
   uint64_t stride[space_count] = {};
   int32_t runs = 1;
+  int32_t chunks = 1, chunk_size = 0;  // of the batch, where the whole batch is at stake; samples of all chunks but the last
   Batch batch;
   template <class T>
-  KLOPF_MEMBER_FN T* at(Ref<T> ref, int run = 0) const {
-    return ref.present() ? reinterpret_cast<T*>(base[ref.space] + stride[ref.space] * run + ref.offset) : nullptr;
+  KLOPF_MEMBER_FN T* at(Ref<T> ref, int block = 0) const {
+    return ref.present() ? reinterpret_cast<T*>(base[ref.space] + stride[ref.space] * block + ref.offset) : nullptr;
+  }
+  KLOPF_MEMBER_FN int32_t count_of(int chunk) const {
+    const int32_t left = batch.total - chunk * chunk_size;
+    return chunks == 1 || left < chunk_size ? left : chunk_size;
   }
 };
 
@@ -129,16 +136,28 @@ struct Loss {
   LossKind kind;
   int32_t outputs;
   Ref<float> output, grad_output;  // grad_output absent: only evaluated
-  Ref<double> loss;                // mean over the batch
+  Ref<double> loss;                // these samples' part of the mean over the batch
   Ref<int32_t> correct;            // samples classified correctly (cross_entropy)
-  Ref<int32_t> alive;              // cleared when the loss is not finite; absent when only evaluated
+};
+struct LossTotal {  // of a batch, over its chunks; left in the first
+  Ref<double> loss;
+  Ref<int32_t> correct;
+  Ref<int32_t> alive;  // cleared when the loss is not finite
 };
 
+// Gradients of a batch are one array in each chunk's workspace; optimizers add them up.
 struct SgdStep {
   int64_t count;
-  Ref<float> weights, grads, momentum;
+  Ref<float> weights, grads, momentum;  // momentum absent where it is zero in all runs
   Ref<double> step_size, momentum_rate, weight_decay;
   Ref<int32_t> alive;  // cleared when a weight is no longer finite
+};
+// At one sample a weight's gradient is grad_output x input: it is applied as it arises, and never stored. One pass over the weights
+// gives the gradient of the input, from the old weights, and makes the new ones.
+struct LinearBackwardSgd {
+  LinearBackward layer;  // without grad_weight and grad_bias
+  Ref<float> bias, momentum, bias_momentum;
+  SgdStep sgd;  // what else it needs
 };
 struct AdamStep {
   int64_t count;
@@ -186,8 +205,19 @@ struct DrawWeights {
   Ref<int64_t> draw;  // how often the network was drawn before
 };
 
+// How active units were in the samples of a chunk.
+struct ActivitySums {
+  Ref<float> signed_sum;  // [U] over samples and positions
+  Ref<float> magnitude;   // sum of |activity|: [U], or [positions, U] where weights are by position
+};
+struct UnitActivity {
+  Units group;
+  ActivitySums sums;
+};
+
 struct UnitUtility {
   Units group;
+  ActivitySums sums;
   int32_t measure;  // index into rules/utilities.hpp
   Ref<double> utility_decay;
   Ref<uint64_t> seed;
@@ -232,6 +262,7 @@ struct Advance {  // the end of a step
   X(LoadBatch, load_batch)                         \
   X(LinearForward, linear_forward)                 \
   X(LinearBackward, linear_backward)               \
+  X(LinearBackwardSgd, linear_backward_sgd)        \
   X(ConvForward, conv_forward)                     \
   X(ConvBackward, conv_backward)                   \
   X(ConvReluPoolForward, conv_relu_pool_forward)   \
@@ -244,9 +275,11 @@ struct Advance {  // the end of a step
   X(SgdStep, sgd_step)                             \
   X(AdamStep, adam_step)                           \
   X(Perturb, perturb)                              \
+  X(UnitActivity, unit_activity)                   \
   X(UnitUtility, unit_utility)
 
 #define KLOPF_LIGHT_OPERATIONS(X) \
+  X(LossTotal, loss_total)        \
   X(DrawWeights, draw_weights)    \
   X(UnitSelect, unit_select)      \
   X(UnitReplace, unit_replace)    \

@@ -1,5 +1,6 @@
 #pragma once
-#include <functional>
+#include <cstdint>
+#include <type_traits>
 
 namespace klopf {
 
@@ -7,8 +8,17 @@ namespace klopf {
 void set_threads(int count);
 int get_threads();
 
-// Calls work(index, thread) for every index in [0, count), on as many threads as are set; thread < min(count, get_threads()). The order is
-// free, so work must depend on the index alone. Exceptions reach the caller.
-void parallel_for(int count, const std::function<void(int index, int thread)>& work);
+using Work = void (*)(void* context, int64_t index, int thread);
+void parallel_for(int64_t count, int most_threads, Work work, void* context);
+
+// Calls work(index, thread) for every index in [0, count), on as many threads as are set, and no more than `most_threads`: thread <
+// most_threads, so that callers can have a workspace for each. The order is free, so work must depend on the index alone. Exceptions
+// reach the caller. Nothing is allocated.
+template <class F>
+void parallel_for(int64_t count, int most_threads, F&& work) {
+  parallel_for(
+      count, most_threads, [](void* f, int64_t index, int thread) { (*static_cast<std::remove_reference_t<F>*>(f))(index, thread); },
+      &work);
+}
 
 }  // namespace klopf

@@ -53,11 +53,13 @@ class Pool {
   bool usable(int threads) const { return owner_ == getpid() && static_cast<int>(workers_.size()) + 1 == threads; }
   bool forked() const { return owner_ != getpid(); }
 
-  void run(int count, const std::function<void(int, int)>& work) {
+  void run(int64_t count, int most_threads, Work work, void* context) {
     {
       const std::lock_guard lock(mutex_);
-      work_ = &work;
+      work_ = work;
+      context_ = context;
       count_ = count;
+      most_threads_ = most_threads;
       next_ = 0;
       busy_ = static_cast<int>(workers_.size());
       error_ = nullptr;
@@ -73,8 +75,8 @@ class Pool {
  private:
   void take(int thread) {
     try {
-      if (thread >= count_) return;  // callers have a workspace for as many threads as there is work
-      for (int i = next_++; i < count_; i = next_++) (*work_)(i, thread);
+      if (thread >= most_threads_) return;
+      for (int64_t i = next_++; i < count_; i = next_++) work_(context_, i, thread);
     } catch (...) {
       const std::lock_guard lock(mutex_);
       if (!error_) error_ = std::current_exception();
@@ -99,9 +101,11 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
-  const std::function<void(int, int)>* work_ = nullptr;
-  std::atomic<int> next_{0};
-  int count_ = 0, busy_ = 0;
+  Work work_ = nullptr;
+  void* context_ = nullptr;
+  std::atomic<int64_t> next_{0};
+  int64_t count_ = 0;
+  int most_threads_ = 0, busy_ = 0;
   uint64_t region_ = 0;
   bool stop_ = false;
   std::exception_ptr error_;
@@ -130,19 +134,19 @@ int get_threads() {
   return threads_locked();
 }
 
-void parallel_for(int count, const std::function<void(int, int)>& work) {
-  if (count == 1) return work(0, 0);
+void parallel_for(int64_t count, int most_threads, Work work, void* context) {
+  if (count == 1) return work(context, 0, 0);
   const std::lock_guard region(guard);
   const int threads = threads_locked();
-  if (threads == 1) {
-    for (int i = 0; i < count; ++i) work(i, 0);
+  if (threads == 1 || most_threads == 1) {
+    for (int64_t i = 0; i < count; ++i) work(context, i, 0);
     return;
   }
   if (!pool || !pool->usable(threads)) {
     if (pool && pool->forked()) static_cast<void>(pool.release());
     pool = std::make_unique<Pool>(threads);
   }
-  pool->run(count, work);
+  pool->run(count, most_threads, work, context);
 }
 
 }  // namespace klopf

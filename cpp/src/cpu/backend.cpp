@@ -14,6 +14,7 @@ class CpuBackend final : public Backend {
   void name(const Type& op, const Play& play) override { kernels_.name(op, play); }
   KLOPF_HEAVY_OPERATIONS(KLOPF_FORWARD)
 #undef KLOPF_FORWARD
+  void loss_total(const LossTotal& op, const Play& play) override { cpu::loss_total(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
   void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }

@@ -7,6 +7,7 @@ KLOPF_FN int row_length(const ConvShape& s) { return s.kernel_width * s.channels
 KLOPF_FN int row_stride(const ConvShape& s) { return (s.width + 2 * s.padding) * s.channels; }
 KLOPF_FN int patch_length(const ConvShape& s) { return s.kernel_height * row_length(s); }
 KLOPF_FN int round_up(int n, int to) { return (n + to - 1) / to * to; }
+KLOPF_FN int64_t round_up64(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // The image with zeros around it, or the image itself where there is no padding.
 KLOPF_FN const float* padded_image(const ConvShape& s, const float* image, float* buffer) {
@@ -85,17 +86,17 @@ struct Maxima {
   }
   // Adds the bias, applies ReLU, and stores the first `count` channels.
   KLOPF_MEMBER_FN void finish(const BlockBias& bias, float* output, uint8_t* positions, int count) {
-    typedef uint8_t Bytes __attribute__((vector_size(width_of<R>)));
+    typedef uint8_t Narrow __attribute__((vector_size(width_of<R>)));
     uint8_t bytes[block];
     for (int c = 0; c < T::columns; ++c) {
       value[c] += load<R>(bias.value + c * width_of<R>);
       const I shut = value[c] <= R{};
       value[c] = relu(value[c]);
-      const Bytes narrow = __builtin_convertvector(shut ? I{} + int32_t{no_position} : position[c], Bytes);
+      const Narrow narrow = __builtin_convertvector(shut ? I{} + int32_t{no_position} : position[c], Narrow);
       __builtin_memcpy(bytes + c * width_of<R>, &narrow, sizeof(narrow));
     }
     store_channels(output, value, count);
-    if (count >= T::columns * width_of<R>) __builtin_memcpy(positions, bytes, T::columns * sizeof(Bytes));
+    if (count >= T::columns * width_of<R>) __builtin_memcpy(positions, bytes, T::columns * sizeof(Narrow));
     else
       for (int i = 0; i < count; ++i) positions[i] = bytes[i];
   }

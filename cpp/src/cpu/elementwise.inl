@@ -7,6 +7,17 @@ template <class T>
 KLOPF_FN void load_samples(const LoadBatch& op, const Batch& batch, float* output) {
   const T* x = static_cast<const T*>(batch.x);
   const int channels = op.channels, pixels = op.height * op.width;
+  if (pixels == 1) {  // nothing to turn
+    for (int b = 0; b < batch.count; ++b, output += channels) {
+      const T* from = x + (batch.order ? batch.order[batch.first + b] : batch.first + b) * channels;
+      if (!batch.scale && !batch.offset)
+        for (int c = 0; c < channels; ++c) output[c] = pixel(from, c);
+      else
+        for (int c = 0; c < channels; ++c)
+          output[c] = pixel(from, c) * (batch.scale ? batch.scale[c] : 1.0f) + (batch.offset ? batch.offset[c] : 0.0f);
+    }
+    return;
+  }
   for (int b = 0; b < batch.count; ++b) {
     const int64_t n = batch.order ? batch.order[batch.first + b] : batch.first + b;
     const T* from = x + n * channels * pixels;
@@ -44,7 +55,7 @@ void activation_backward(const ActivationBackward& op, const Play& play) {
 
 void loss(const Loss& op, const Play& play) {
   const Batch& batch = play.batch;
-  const double per_sample = 1.0 / batch.count;
+  const double per_sample = 1.0 / batch.total;
   const float* output = play.at(op.output);
   float* grad = play.at(op.grad_output);
   double sum = 0;
@@ -65,5 +76,4 @@ void loss(const Loss& op, const Play& play) {
   }
   *play.at(op.loss) = sum * per_sample;
   *play.at(op.correct) = correct;
-  if (op.alive.present() && !(fabs(sum) <= DBL_MAX)) *play.at(op.alive) = 0;
 }

@@ -22,6 +22,7 @@ namespace {
 #include "cpu/tile.inl"
 #include "cpu/linear.inl"
 #include "cpu/conv.inl"
+#include "cpu/conv_lists.inl"
 #include "cpu/conv_backward.inl"
 #include "cpu/pool.inl"
 #include "cpu/elementwise.inl"

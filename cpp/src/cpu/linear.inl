@@ -55,3 +55,52 @@ void linear_backward(const LinearBackward& op, const Play& play) {
     for (int o = 0; o < outputs; ++o) grad_bias[o] += grad_output[static_cast<int64_t>(b) * outputs + o];
   if (op.grad_input.present()) multiply_rows(grad_output, outputs, 1, count, weight, inputs, outputs, play.at(op.grad_input));
 }
+
+// Row by row of W: its part of the input's gradient, then its update. Rows whose output has no gradient, such as those of units
+// that ReLU shut, are not touched where nothing but the gradient would move them.
+void linear_backward_sgd(const LinearBackwardSgd& op, const Play& play) {
+  const LinearBackward& layer = op.layer;
+  const int inputs = layer.shape.inputs, outputs = layer.shape.outputs;
+  const float *x = play.at(layer.input), *grad_output = play.at(layer.grad_output);
+  float *w = play.at(layer.weight), *bias = play.at(op.bias), *v = play.at(op.momentum), *bias_v = play.at(op.bias_momentum);
+  float* grad_input = play.at(layer.grad_input);
+  const float alpha = static_cast<float>(*play.at(op.sgd.step_size)), mu = static_cast<float>(*play.at(op.sgd.momentum_rate));
+  const float lambda = static_cast<float>(*play.at(op.sgd.weight_decay));
+  const bool only_gradient = !v && lambda == 0;
+  float rest = 0;  // not 0 once a number is not finite
+  if (grad_input)
+    for (int i = 0; i < inputs; ++i) grad_input[i] = 0;
+  for (int o = 0; o < outputs; ++o, w += inputs) {
+    const float delta = grad_output[o];
+    if (only_gradient && delta == 0) continue;
+    if (v) sgd_update(bias[o], delta, bias_v[o], alpha, mu, lambda);
+    else sgd_update(bias[o], delta, alpha, lambda);
+    rest += bias[o] - bias[o];
+    const V d = broadcast(delta), keep = broadcast(mu), step = broadcast(alpha), decay = broadcast(lambda);
+    V unsound = {};
+    int i = 0;
+    for (; i + lanes <= inputs; i += lanes) {
+      V weight = load(w + i);
+      if (grad_input) store(grad_input + i, fma(d, weight, load(grad_input + i)));
+      const V gradient = d * load(x + i) + decay * weight;
+      if (v) {
+        const V momentum = keep * load(v + i) + gradient;
+        store(v + i, momentum);
+        weight -= step * momentum;
+      } else {
+        weight -= step * gradient;
+      }
+      store(w + i, weight);
+      unsound += weight - weight;
+    }
+    for (; i < inputs; ++i) {
+      if (grad_input) grad_input[i] = fma_one(delta, w[i], grad_input[i]);
+      if (v) sgd_update(w[i], delta * x[i], v[i], alpha, mu, lambda);
+      else sgd_update(w[i], delta * x[i], alpha, lambda);
+      rest += w[i] - w[i];
+    }
+    for (int k = 0; k < lanes; ++k) rest += unsound[k];
+    if (v) v += inputs;
+  }
+  if (!(rest == 0)) *play.at(op.sgd.alive) = 0;
+}

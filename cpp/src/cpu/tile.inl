@@ -52,13 +52,15 @@ KLOPF_FN void store_channels(float* out, const R (&row)[columns], int count) {
 
 // Weights [outputs, length] packed as [blocks, length, block], zeros beyond the last output.
 KLOPF_FN void pack_blocks(const float* weight, int outputs, int length, float* packed) {
-  for (int o = 0; o < outputs; o += block) {
+  for (int o = 0; o < outputs; o += block, packed += static_cast<int64_t>(length) * block) {
     const int valid = outputs - o < block ? outputs - o : block;
-    for (int i = 0; i < valid; ++i)
-      for (int l = 0; l < length; ++l) packed[static_cast<int64_t>(l) * block + i] = weight[static_cast<int64_t>(o + i) * length + l];
+    for (int first = 0; first < length; first += 16) {  // a few lines of the target at a time stay in the first-level cache
+      const int end = length - first < 16 ? length : first + 16;
+      for (int i = 0; i < valid; ++i)
+        for (int l = first; l < end; ++l) packed[static_cast<int64_t>(l) * block + i] = weight[static_cast<int64_t>(o + i) * length + l];
+    }
     for (int i = valid; i < block; ++i)
       for (int l = 0; l < length; ++l) packed[static_cast<int64_t>(l) * block + i] = 0;
-    packed += static_cast<int64_t>(length) * block;
   }
 }
 

@@ -1,4 +1,4 @@
-// What happens to few units and seldom: drawing weights, selecting units, replacing them. One version for all levels.
+// What concerns few numbers: a batch's loss, drawing weights, selecting units, replacing them. One version for all levels.
 #include "cpu/units.hpp"
 
 #include <algorithm>
@@ -33,6 +33,18 @@ void draw_row(const InitialDistribution& initial, uint64_t seed, Stream stream, 
 }
 
 }  // namespace
+
+void loss_total(const LossTotal& op, const Play& play) {
+  double loss = 0;
+  int32_t correct = 0;
+  for (int c = 0; c < play.chunks; ++c) {
+    loss += *play.at(op.loss, c);
+    correct += *play.at(op.correct, c);
+  }
+  *play.at(op.loss) = loss;
+  *play.at(op.correct) = correct;
+  if (!std::isfinite(loss)) *play.at(op.alive) = 0;
+}
 
 void draw_weights(const DrawWeights& op, const Play& play) {
   const uint64_t seed = *play.at(op.seed), draw = static_cast<uint64_t>(*play.at(op.draw));

@@ -1,28 +1,58 @@
 // One pass over all weights of a network: optimizers and perturbation.
 
-// Clears alive unless every w is finite (w - w is 0 for finite numbers only).
-KLOPF_FN void check_finite(const float* w, int64_t count, int32_t* alive) {
-  float worst[16] = {};
-  for (int64_t i = 0; i + 16 <= count; i += 16)
-    for (int k = 0; k < 16; ++k) worst[k] += w[i + k] - w[i + k];
-  for (int64_t i = count / 16 * 16; i < count; ++i) worst[0] += w[i] - w[i];
-  for (int k = 0; k < 16; ++k)
-    if (!(worst[k] == 0)) *alive = 0;
+// Weights that are updated together: one pass brings them into the first-level cache, adds up the chunks' gradients, and looks for
+// numbers that are not finite.
+constexpr int64_t weights_at_once = 1024;
+
+// Whether all of w are finite (w - w is 0 for finite numbers only). count is a multiple of 16, as all weights together are.
+KLOPF_FN bool all_finite(const float* w, int64_t count) {
+  V worst[16 / lanes] = {};
+  for (int64_t i = 0; i < count; i += 16)
+    for (int k = 0; k < 16 / lanes; ++k) {
+      const V x = load(w + i + k * lanes);
+      worst[k] += x - x;
+    }
+  float all[16];
+  for (int k = 0; k < 16 / lanes; ++k) store(all + k * lanes, worst[k]);
+  bool finite = true;
+  for (const float x : all) finite &= x == 0;
+  return finite;
+}
+
+// Calls visit(first, end, gradients from first on) for all weights, a few at a time, then marks a run that is no longer finite.
+template <class Visit>
+KLOPF_FN void for_weights(const Play& play, int64_t count, const float* w, Ref<float> grads, Ref<int32_t> alive, Visit visit) {
+  bool finite = true;
+  float* g = play.at(grads);
+  for (int64_t first = 0; first < count; first += weights_at_once) {
+    const int64_t end = count - first < weights_at_once ? count : first + weights_at_once;
+    for (int c = 1; c < play.chunks; ++c) {
+      const float* more = play.at(grads, c);
+#pragma GCC ivdep
+      for (int64_t i = first; i < end; ++i) g[i] += more[i];
+    }
+    visit(first, end, g);
+    finite &= all_finite(w + first, end - first);
+  }
+  if (!finite) *play.at(alive) = 0;
 }
 
 void sgd_step(const SgdStep& op, const Play& play) {
   float *w = play.at(op.weights), *v = play.at(op.momentum);
-  const float* g = play.at(op.grads);
   const float alpha = static_cast<float>(*play.at(op.step_size)), mu = static_cast<float>(*play.at(op.momentum_rate));
   const float lambda = static_cast<float>(*play.at(op.weight_decay));
+  for_weights(play, op.count, w, op.grads, op.alive, [&](int64_t first, int64_t end, const float* g) {
+    if (v)
 #pragma GCC ivdep
-  for (int64_t i = 0; i < op.count; ++i) sgd_update(w[i], g[i], v[i], alpha, mu, lambda);
-  check_finite(w, op.count, play.at(op.alive));
+      for (int64_t i = first; i < end; ++i) sgd_update(w[i], g[i], v[i], alpha, mu, lambda);
+    else
+#pragma GCC ivdep
+      for (int64_t i = first; i < end; ++i) sgd_update(w[i], g[i], alpha, lambda);
+  });
 }
 
 void adam_step(const AdamStep& op, const Play& play) {
   float *w = play.at(op.weights), *m = play.at(op.first), *v = play.at(op.second);
-  const float* g = play.at(op.grads);
   int32_t* steps = play.at(op.steps);
   const double alpha = *play.at(op.step_size), beta1 = *play.at(op.beta1), beta2 = *play.at(op.beta2);
   const AdamRates rates{static_cast<float>(beta1),
@@ -33,16 +63,23 @@ void adam_step(const AdamStep& op, const Play& play) {
                         static_cast<float>(*play.at(op.weight_decay))};
   int32_t of = 0;  // the step count that `correction` is for
   AdamCorrection correction{0, 0};
-  for (int64_t i = 0; i < op.count;) {
-    const int32_t t = ++steps[i];
-    int64_t end = i + 1;  // weights of one age are updated together
-    while (end < op.count && steps[end] == t - 1) steps[end++] = t;
-    if (t != of) correction = adam_correction(alpha, beta1, beta2, of = t, op.epsilon_raw);
+  for_weights(play, op.count, w, op.grads, op.alive, [&](int64_t first, int64_t last, const float* g) {
+    for (int64_t i = first; i < last;) {
+      const int32_t t = ++steps[i];
+      int64_t end = i + 1;  // weights of one age are updated together
+      for (; end + 64 <= last; end += 64) {
+        int32_t others = 0;
+        for (int k = 0; k < 64; ++k) others |= steps[end + k] ^ (t - 1);
+        if (others) break;
+        for (int k = 0; k < 64; ++k) steps[end + k] = t;
+      }
+      while (end < last && steps[end] == t - 1) steps[end++] = t;
+      if (t != of) correction = adam_correction(alpha, beta1, beta2, of = t, op.epsilon_raw);
 #pragma GCC ivdep
-    for (int64_t k = i; k < end; ++k) adam_update(w[k], g[k], m[k], v[k], correction, rates);
-    i = end;
-  }
-  check_finite(w, op.count, play.at(op.alive));
+      for (int64_t k = i; k < end; ++k) adam_update(w[k], g[k], m[k], v[k], correction, rates);
+      i = end;
+    }
+  });
 }
 
 void perturb(const Perturb& op, const Play& play) {

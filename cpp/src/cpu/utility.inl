@@ -1,79 +1,134 @@
-// Utilities of a group's units: activities of the forward pass, weights after the update.
+// How active a group's units were, from the forward pass; and their utilities, with the weights after the update.
+
+KLOPF_FN int kept_positions(const Units& g) { return g.weights_by_position ? g.positions : 1; }
+
+// Adds to sum [kept positions, U] |activity - shift| (or, signed, the activity) over samples, and over positions that are not kept
+// apart. Four rows are summed side by side, so that additions need not wait for each other.
+template <bool with_sign>
+KLOPF_FN void add_activity(const Units& g, const float* activity, int count, const float* shift, float* sum) {
+  const int kept = kept_positions(g), units = g.units;
+  const int64_t rows = static_cast<int64_t>(count) * g.positions / kept, distance = static_cast<int64_t>(kept) * units;
+  const auto value = [&](V y, V s) { return with_sign ? y : magnitude(shift ? y - s : y); };
+  for (int k = 0; k < kept; ++k, activity += units, sum += units) {
+    int u = 0;
+    for (; u + lanes <= units; u += lanes) {
+      const V s = shift ? load(shift + u) : V{};
+      V part[4] = {};
+      const float* y = activity + u;
+      int64_t r = 0;
+      for (; r + 4 <= rows; r += 4, y += 4 * distance)
+        for (int i = 0; i < 4; ++i) part[i] += value(load(y + i * distance), s);
+      for (; r < rows; ++r, y += distance) part[r % 4] += value(load(y), s);
+      store(sum + u, load(sum + u) + ((part[0] + part[1]) + (part[2] + part[3])));
+    }
+    for (; u < units; ++u) {
+      float part[4] = {};
+      for (int64_t r = 0; r < rows; ++r) {
+        const float y = activity[r * distance + u];
+        const float shifted = shift ? y - shift[u] : y;
+        part[r % 4] += with_sign ? y : shifted < 0 ? -shifted : shifted;
+      }
+      sum[u] += (part[0] + part[1]) + (part[2] + part[3]);
+    }
+  }
+}
+
+void unit_activity(const UnitActivity& op, const Play& play) {
+  const Units& g = op.group;
+  const int kept = kept_positions(g), units = g.units, count = play.batch.count;
+  const float* activity = play.at(g.activity);
+  float *signed_sum = play.at(op.sums.signed_sum), *magnitudes = play.at(op.sums.magnitude);
+  for (int i = 0; i < kept * units; ++i) magnitudes[i] = 0;
+  add_activity<false>(g, activity, count, nullptr, magnitudes);
+  for (int u = 0; u < units; ++u) signed_sum[u] = 0;
+  Units together = g;  // the sign's sum is over all positions
+  together.weights_by_position = 0;
+  add_activity<true>(together, activity, count, nullptr, signed_sum);
+}
 
 KLOPF_FN int64_t utility_scratch(const Units& g) { return static_cast<int64_t>(g.positions) * g.units * 2 + g.units * 2; }
 
-// Mean over the batch (and over positions, unless they are kept apart) of |activity - shift|: out [kept positions, U].
-KLOPF_FN void mean_deviation(const Units& g, const float* activity, int count, const float* shift, float* out) {
-  const int kept = g.weights_by_position ? g.positions : 1;
-  for (int i = 0; i < kept * g.units; ++i) out[i] = 0;
-  for (int b = 0; b < count; ++b)
-    for (int s = 0; s < g.positions; ++s, activity += g.units) {
-      float* to = out + (g.weights_by_position ? static_cast<int64_t>(s) * g.units : 0);
-      for (int u = 0; u < g.units; ++u) {
-        const float y = shift ? activity[u] - shift[u] : activity[u];
-        to[u] += y < 0 ? -y : y;
-      }
-    }
-  const float per_sample = 1.0f / (static_cast<float>(count) * static_cast<float>(g.weights_by_position ? 1 : g.positions));
-  for (int i = 0; i < kept * g.units; ++i) out[i] *= per_sample;
-}
+// 1 - decay^age in float64, remembered for the age last asked for: most units of a layer share theirs.
+struct Correction {
+  double decay, value = 0;
+  int32_t age = -1;
+  KLOPF_MEMBER_FN double operator()(int32_t of) {
+    if (of != age) value = 1 - pow(decay, static_cast<double>(age = of));
+    return value;
+  }
+};
 
 void unit_utility(const UnitUtility& op, const Play& play) {
   const Units& g = op.group;
-  const int count = play.batch.count, units = g.units, kept = g.weights_by_position ? g.positions : 1;
-  const float *activity = play.at(g.activity), *outgoing = play.at(g.outgoing), *incoming = play.at(g.incoming);
-  float *mean = play.at(g.mean_trace), *centre = play.at(g.mean_activity);
+  const int units = g.units, kept = kept_positions(g);
+  const float *outgoing = play.at(g.outgoing), *incoming = play.at(g.incoming);
+  float *mean = play.at(g.mean_trace), *centre = play.at(g.mean_activity), *last = play.at(g.last_activity);
   int32_t* age = play.at(g.age);
   float* magnitudes = play.at(op.scratch);  // [kept, U] sum of |outgoing weights|
-  float* deviation = magnitudes + static_cast<int64_t>(g.positions) * units;
-  float *batch_mean = deviation + static_cast<int64_t>(g.positions) * units, *contribution = batch_mean + units;
+  float* deviation = magnitudes + static_cast<int64_t>(kept) * units;
+  float *sum = deviation + static_cast<int64_t>(kept) * units, *contribution = sum + units;
   const double decay = *play.at(op.utility_decay);
+  Correction correction{decay};
 
-  for (int u = 0; u < units; ++u) batch_mean[u] = 0;
-  for (int64_t i = 0; i < static_cast<int64_t>(count) * g.positions; ++i)
-    for (int u = 0; u < units; ++u) batch_mean[u] += activity[i * units + u];
-  const float per_place = 1.0f / (static_cast<float>(count) * static_cast<float>(g.positions));
+  for (int u = 0; u < units; ++u) sum[u] = 0;
+  for (int i = 0; i < kept * units; ++i) deviation[i] = 0;
+  for (int c = 0; c < play.chunks; ++c) {
+    const float *signed_sum = play.at(op.sums.signed_sum, c), *magnitude_sum = play.at(op.sums.magnitude, c);
+    for (int u = 0; u < units; ++u) sum[u] += signed_sum[u];
+    for (int i = 0; i < kept * units; ++i) deviation[i] += magnitude_sum[i];
+  }
+  const float total = static_cast<float>(play.batch.total);
+  const float per_place = 1.0f / (total * static_cast<float>(g.positions));
+  const float per_kept = 1.0f / static_cast<float>(kept), per_sample = 1.0f / (total * static_cast<float>(g.positions / kept));
   for (int u = 0; u < units; ++u) {
     age[u] += 1;
-    mean[u] = static_cast<float>(decay * mean[u] + (1 - decay) * (batch_mean[u] * per_place));
-    centre[u] = static_cast<float>(mean[u] / (1 - pow(decay, static_cast<double>(age[u]))));
+    mean[u] = static_cast<float>(decay * mean[u] + (1 - decay) * (sum[u] * per_place));
+    centre[u] = static_cast<float>(mean[u] / correction(age[u]));
   }
 
   for (int i = 0; i < kept * units; ++i) magnitudes[i] = 0;
+  const int taps = g.taps / kept;  // of an output, for each place that is kept
   for (int o = 0; o < g.outputs; ++o)
-    for (int k = 0; k < g.taps; ++k, outgoing += units) {
-      float* to = magnitudes + (g.weights_by_position ? static_cast<int64_t>(k) * units : 0);
-      for (int u = 0; u < units; ++u) to[u] += outgoing[u] < 0 ? -outgoing[u] : outgoing[u];
+    for (int k = 0; k < kept; ++k)
+      for (int t = 0; t < taps; ++t, outgoing += units) {
+        float* to = magnitudes + static_cast<int64_t>(k) * units;
+        for (int u = 0; u < units; ++u) to[u] += outgoing[u] < 0 ? -outgoing[u] : outgoing[u];
+      }
+
+  for (int u = 0; u < units; ++u) last[u] = contribution[u] = 0;
+  for (int k = 0; k < kept; ++k)
+    for (int u = 0; u < units; ++u) {
+      const float active = deviation[k * units + u] * per_sample;
+      last[u] += active * per_kept;
+      contribution[u] += active * magnitudes[k * units + u] * per_kept;
     }
 
-  const float per_kept = 1.0f / static_cast<float>(kept);
-  float* last = play.at(g.last_activity);
-  mean_deviation(g, activity, count, nullptr, deviation);
-  for (int u = 0; u < units; ++u) {
-    last[u] = contribution[u] = 0;
-    for (int s = 0; s < kept; ++s) {
-      last[u] += deviation[s * units + u] * per_kept;
-      contribution[u] += deviation[s * units + u] * magnitudes[s * units + u] * per_kept;
-    }
-  }
-  mean_deviation(g, activity, count, centre, deviation);
-
-  const uint64_t seed = *play.at(op.seed), step = static_cast<uint64_t>(*play.at(op.step));
   float *trace = play.at(g.utility_trace), *utility = play.at(g.utility);
   UtilityMeasures::with(op.measure, [&](auto measure) {
+    using Measure = decltype(measure);
+    if constexpr (Measure::needs.centred) {
+      for (int i = 0; i < kept * units; ++i) deviation[i] = 0;
+      for (int c = 0; c < play.chunks; ++c) add_activity<false>(g, play.at(g.activity, c), play.count_of(c), centre, deviation);
+    }
     for (int u = 0; u < units; ++u) {
-      UnitSignals signals{
-          0, sum_of_magnitudes(incoming + static_cast<int64_t>(u) * g.fan_in, g.fan_in) / static_cast<float>(g.fan_in), contribution[u], 0,
-          0, uniform_at(seed, Stream::random_utility, static_cast<uint32_t>(g.place), step, static_cast<uint32_t>(u))};
-      for (int s = 0; s < kept; ++s) {
-        signals.outgoing += magnitudes[s * units + u] * per_kept;
-        signals.centred_activity += deviation[s * units + u] * per_kept;
-        signals.centred_contribution += deviation[s * units + u] * magnitudes[s * units + u] * per_kept;
+      UnitSignals signals{0, 0, contribution[u], 0, 0, 0};
+      if constexpr (Measure::needs.incoming)
+        signals.incoming = sum_of_magnitudes(incoming + static_cast<int64_t>(u) * g.fan_in, g.fan_in) / static_cast<float>(g.fan_in);
+      if constexpr (Measure::needs.uniform)
+        signals.uniform = uniform_at(*play.at(op.seed), Stream::random_utility, static_cast<uint32_t>(g.place),
+                                     static_cast<uint64_t>(*play.at(op.step)), static_cast<uint32_t>(u));
+      for (int k = 0; k < kept; ++k) {
+        const float outgoing_magnitude = magnitudes[k * units + u], active = deviation[k * units + u] * per_sample;
+        signals.outgoing += outgoing_magnitude * per_kept;
+        if constexpr (Measure::needs.centred) {
+          signals.centred_activity += active * per_kept;
+          signals.centred_contribution += active * outgoing_magnitude * per_kept;
+        }
       }
       const float value = measure.value(signals);
-      if constexpr (is_averaged<decltype(measure)>()) {
+      if constexpr (Measure::averaged) {
         trace[u] = static_cast<float>(decay * trace[u] + (1 - decay) * value);
-        utility[u] = static_cast<float>(trace[u] / (1 - pow(decay, static_cast<double>(age[u]))));
+        utility[u] = static_cast<float>(trace[u] / correction(age[u]));
       } else {
         utility[u] = value;
       }

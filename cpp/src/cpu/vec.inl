@@ -54,6 +54,7 @@ KLOPF_FN H fma(H a, H b, H c) {
 #else
 KLOPF_FN V fma(V a, V b, V c) { return a * b + c; }
 #endif
+KLOPF_FN float fma_one(float a, float b, float c) { return fma(broadcast(a), broadcast(b), broadcast(c))[0]; }
 // max(x, 0) that lets NaN through.
 template <class R>
 KLOPF_FN R relu(R x) {
@@ -95,6 +96,49 @@ KLOPF_FN float sum_of_magnitudes(const float* a, int64_t n) {
   const int rest = static_cast<int>(n - i);
   for (int k = 0; k < rest; ++k) tail[k] = a[i + k] < 0 ? -a[i + k] : a[i + k];
   return sum.total(tail, rest);
+}
+
+typedef int32_t VI __attribute__((vector_size(4 * KLOPF_LANES)));
+typedef uint8_t Bytes __attribute__((vector_size(KLOPF_LANES)));
+KLOPF_FN VI widen(Bytes b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<VI>(_mm512_maskz_cvtepu8_epi32(0xFFFF, reinterpret_cast<__m128i>(b)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<VI>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&b))));
+#else
+  return __builtin_convertvector(b, VI);
+#endif
+}
+#if KLOPF_LANES == 16
+#define KLOPF_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define KLOPF_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif KLOPF_LANES == 8
+#define KLOPF_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define KLOPF_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define KLOPF_LOW 0, 4, 1, 5
+#define KLOPF_HIGH 2, 6, 3, 7
+#endif
+// Transposes lanes x lanes numbers: interleaving the first half of the rows with the second does a part of it, as often as halves
+// can be halved.
+template <class R, class Index>
+KLOPF_FN void transpose(R (&row)[lanes]) {
+#pragma GCC unroll 4
+  for (int done = 1; done < lanes; done *= 2) {
+    R next[lanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < lanes / 2; ++i) {
+#if defined(__clang__)
+      next[2 * i] = __builtin_shufflevector(row[i], row[i + lanes / 2], KLOPF_LOW);
+      next[2 * i + 1] = __builtin_shufflevector(row[i], row[i + lanes / 2], KLOPF_HIGH);
+#else
+      next[2 * i] = __builtin_shuffle(row[i], row[i + lanes / 2], Index{KLOPF_LOW});
+      next[2 * i + 1] = __builtin_shuffle(row[i], row[i + lanes / 2], Index{KLOPF_HIGH});
+#endif
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) row[i] = next[i];
+  }
 }
 
 // A number as a type.

@@ -4,13 +4,14 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "klopf/error.hpp"
-#include "klopf/philox.hpp"
 #include "klopf/threads.hpp"
 #include "learn/check.hpp"
 #include "learn/record.hpp"
+#include "learn/shuffle.hpp"
 
 namespace klopf {
 namespace {
@@ -18,26 +19,7 @@ namespace {
 constexpr double nan_value = std::numeric_limits<double>::quiet_NaN();
 constexpr int evaluation_chunk = 64;
 
-// The order of an epoch's samples: a stable argsort of 32-bit keys.
-void shuffled(uint64_t seed, uint32_t stream, int64_t epoch, std::vector<uint64_t>& keys, std::vector<uint32_t>& order) {
-  for (std::size_t i = 0; i < keys.size(); i += 4) {
-    const Random4 r = random4(seed, Stream::shuffle, stream, static_cast<uint64_t>(epoch), static_cast<uint32_t>(i / 4));
-    for (std::size_t k = 0; k < 4 && i + k < keys.size(); ++k) keys[i + k] = (static_cast<uint64_t>(r.v[k]) << 32) | (i + k);
-  }
-  std::sort(keys.begin(), keys.end());
-  for (std::size_t i = 0; i < keys.size(); ++i) order[i] = static_cast<uint32_t>(keys[i]);
-}
-
 }  // namespace
-
-std::vector<int64_t> permutation(uint64_t seed, uint32_t stream, int64_t step, int64_t n) {
-  if (stream >= 1u << 24) throw Error("[permutation] stream must be below 16777216, got " + std::to_string(stream));
-  if (n < 0) throw Error("[permutation] n must not be negative, got " + std::to_string(n));
-  std::vector<uint64_t> keys(static_cast<std::size_t>(n));
-  std::vector<uint32_t> order(keys.size());
-  shuffled(seed, stream, step, keys, order);
-  return {order.begin(), order.end()};
-}
 
 Learner::Learner(std::shared_ptr<Network> network, std::string loss, Optimizer optimizer, std::vector<Rule> rules)
     : network_(std::move(network)),
@@ -56,123 +38,202 @@ Learner::Learner(std::shared_ptr<Network> network, std::string loss, Optimizer o
   }
   WorkLayout work;
   evaluation_.tape = network_->record(work, evaluation_chunk, false);
-  record_loss(evaluation_, work, {});
+  record_loss(evaluation_, work);
 }
 
-void Learner::record_loss(Pass& pass, WorkLayout& work, Ref<int32_t> alive) {
+void Learner::record_loss(Pass& pass, WorkLayout& work) {
   pass.loss = work.take<double>(1);
   pass.correct = work.take<int32_t>(1);
   const int32_t outputs = static_cast<int32_t>(network_->outputs());
-  pass.judge = {Loss{loss_, outputs, pass.tape.output, pass.tape.grad_output, pass.loss, pass.correct, alive}};
+  pass.judge = {Loss{loss_, outputs, pass.tape.output, pass.tape.grad_output, pass.loss, pass.correct}};
   pass.work_bytes = work.bytes();
 }
 
 std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   WorkLayout work;
+  training_ = {};
   update_.clear();
   training_.tape = network_->record(work, capacity, true);
-  Recording recording{*network_, layout_, work, training_.tape, update_, step_, alive_, {}, {}, {}, {}};
+  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}};
   klopf::record(optimizer_, recording);
   for (const Rule& rule : rules_) klopf::record(rule, recording);
   update_.push_back(Advance{step_});
   replaced_ = recording.replaced;
-  record_loss(training_, work, alive_);
+  if (!record_online(recording, online_backward_, online_update_)) online_backward_.clear();
+  record_loss(training_, work);
   thread_work_ = {};
   run_work_ = {};
   stage_ = Stage::none;
   return recording.hyper;
 }
 
-// Workspaces for a batch of so many samples: one a thread, or one a run where they must last between calls.
-void Learner::prepare(int64_t count, bool of_runs) {
-  if (count > training_.tape.capacity) record(static_cast<int>(count));
-  Blocks& work = of_runs ? run_work_ : thread_work_;
-  const int wanted = of_runs ? network_->runs() : std::min(get_threads(), network_->runs());
-  if (work.count() < wanted) work = Blocks(wanted, training_.work_bytes);
+// So many workspaces, each for a batch of so many samples.
+void Learner::prepare(Blocks& work, int64_t batch, int workspaces) {
+  const Chunks most = network_->most_chunks(batch);
+  if (most.size > training_.tape.capacity) record(most.size);
+  if (most.count > most_chunks_) most_chunks_ = most.count, thread_work_ = {}, run_work_ = {};
+  if (work.count() < workspaces * most_chunks_) work = Blocks(workspaces * most_chunks_, training_.work_bytes);
 }
 
-Play Learner::play(int run, char* workspace) const {
+// A batch of a run in one of the workspaces.
+Play Learner::play(int run, const Blocks& work, int workspace, const Samples& samples, int64_t first, int64_t count) const {
+  const Chunks chunks = network_->chunks(count);
   Play play;
   play.base[space_network] = network_->blocks().block(run);
   play.base[space_learner] = blocks_.block(run);
-  play.base[space_work] = workspace;
+  play.base[space_work] = work.block(workspace * most_chunks_);
+  play.stride[space_work] = work.stride();
+  play.chunks = chunks.count;
+  play.chunk_size = chunks.size;
+  play.batch = network_->batch(samples, run, first, count);
   return play;
 }
 
-// One step of one run that is alive: its loss and how many samples it classified correctly.
-std::pair<double, int> Learner::learn(const Play& play) {
+Play Learner::chunk(const Play& batch, int index) const {
+  Play play = batch;
+  play.base[space_work] += play.stride[space_work] * static_cast<uint64_t>(index);
+  play.chunks = 1;
+  play.batch.first += index * batch.chunk_size;
+  play.batch.count = batch.count_of(index);
+  return play;
+}
+
+void Learner::forward_backward(const Play& batch, int index) {
+  const Play play = chunk(batch, index);
+  for (const Program* program : {&training_.tape.forward, &training_.observe, &training_.judge, &training_.tape.backward})
+    play_program(network_->backend(), *program, play);
+}
+
+// After the chunks: what is done once a batch. Leaves loss and count of the correct in the first chunk's workspace.
+void Learner::finish(const Play& batch) {
+  network_->backend().loss_total({training_.loss, training_.correct, alive_}, batch);
+  if (*batch.at(alive_)) play_program(network_->backend(), update_, batch);
+}
+
+// One step of one run that is alive.
+void Learner::learn(const Play& batch) {
   Backend& backend = network_->backend();
-  play_program(backend, training_.tape.forward, play);
-  play_program(backend, training_.judge, play);
-  if (*play.at(alive_)) {
-    play_program(backend, training_.tape.backward, play);
-    play_program(backend, update_, play);
+  if (batch.batch.total > 1 || online_backward_.empty()) {
+    for (int c = 0; c < batch.chunks; ++c) forward_backward(batch, c);
+    return finish(batch);
   }
-  return {*play.at(training_.loss), *play.at(training_.correct)};
+  for (const Program* program : {&training_.tape.forward, &training_.observe, &training_.judge}) play_program(backend, *program, batch);
+  backend.loss_total({training_.loss, training_.correct, alive_}, batch);
+  if (!*batch.at(alive_)) return;
+  play_program(backend, online_backward_, batch);
+  play_program(backend, online_update_, batch);
 }
 
 StepResult Learner::step(const Samples& samples) {
   check("learner.step", *network_, loss_, samples);
-  prepare(samples.count, false);
+  const int runs = network_->runs(), threads = get_threads(), chunks = network_->chunks(samples.count).count;
+  const bool shared = threads > runs && chunks > 1;  // threads share the chunks of a run
+  const int workspaces = std::min(threads, runs);
+  prepare(thread_work_, samples.count, workspaces);
   StepResult result;
-  const std::size_t runs = static_cast<std::size_t>(network_->runs());
-  result.loss.assign(runs, nan_value);
-  result.accuracy.assign(runs, nan_value);
-  parallel_for(network_->runs(), [&](int run, int thread) {
-    Play now = play(run, thread_work_.block(thread));
-    if (!*now.at(alive_)) return;
-    now.batch = network_->batch(samples, run, 0, samples.count);
-    const auto [loss, correct] = learn(now);
-    result.loss[static_cast<std::size_t>(run)] = loss;
-    if (classification())
-      result.accuracy[static_cast<std::size_t>(run)] = static_cast<double>(correct) / static_cast<double>(samples.count);
+  result.loss.assign(static_cast<std::size_t>(runs), nan_value);
+  result.accuracy = result.loss;
+  const auto batch = [&](int run, int workspace) { return play(run, thread_work_, workspace, samples, 0, samples.count); };
+  if (shared)
+    parallel_for(runs * chunks, threads, [&](int64_t item, int) {
+      const int run = static_cast<int>(item / chunks);
+      if (*blocks_.at(alive_, run)) forward_backward(batch(run, run), static_cast<int>(item % chunks));
+    });
+  parallel_for(runs, workspaces, [&](int64_t item, int thread) {
+    const int run = static_cast<int>(item);
+    if (!*blocks_.at(alive_, run)) return;
+    const Play now = batch(run, shared ? run : thread);
+    shared ? finish(now) : learn(now);
+    const std::size_t at = static_cast<std::size_t>(run);
+    result.loss[at] = *now.at(training_.loss);
+    if (classification()) result.accuracy[at] = static_cast<double>(*now.at(training_.correct)) / static_cast<double>(samples.count);
   });
   result.replaced = replaced();
   return result;
 }
 
+struct Learner::Epoch {
+  Shuffle shuffle;
+  double loss = 0;
+  int64_t correct = 0;
+};
+
 History Learner::run(const Samples& samples, const RunOptions& options) {
   check(options), check("learner.run", *network_, loss_, samples);
   const int64_t batch_size = std::min(options.batch_size, samples.count), epochs = options.epochs;
-  prepare(batch_size, false);
-  const int runs = network_->runs(), threads = thread_work_.count();
-  const std::size_t count = static_cast<std::size_t>(samples.count);
-  std::vector<std::vector<uint64_t>> keys(static_cast<std::size_t>(threads), std::vector<uint64_t>(count));
-  std::vector<std::vector<uint32_t>> orders(static_cast<std::size_t>(threads), std::vector<uint32_t>(count));
+  const int runs = network_->runs(), threads = get_threads(), workspaces = std::min(threads, runs);
+  const bool shared = threads > runs && network_->chunks(batch_size).count > 1;  // threads share the chunks of a run
+  prepare(thread_work_, batch_size, workspaces);
   History history;
   history.loss.assign(static_cast<std::size_t>(runs * epochs), nan_value);
   history.accuracy = history.loss;
+  std::vector<Epoch> each(static_cast<std::size_t>(workspaces), Epoch{Shuffle(options.shuffle ? samples.count : 0)});
 
-  const auto epoch = [&](int run, Play& now, std::size_t thread, int64_t index) {
-    if (!*now.at(alive_)) return;
-    const int64_t number = *now.at(epoch_);
-    if (options.shuffle) shuffled(*network_->blocks().at(network_->seed(), run), 0, number, keys[thread], orders[thread]);
-    double loss = 0;
-    int64_t correct = 0;
-    for (int64_t first = 0; first < samples.count && *now.at(alive_); first += batch_size) {
-      now.batch = network_->batch(samples, run, first, std::min(batch_size, samples.count - first));
-      now.batch.order = options.shuffle ? orders[thread].data() : nullptr;
-      const auto [batch_loss, batch_correct] = learn(now);
-      loss += batch_loss * now.batch.count;
-      correct += batch_correct;
-    }
-    if (!*now.at(alive_)) return;
+  const auto begin = [&](int run, Epoch& now) {
+    now.loss = 0;
+    now.correct = 0;
+    if (options.shuffle && *blocks_.at(alive_, run))
+      now.shuffle.draw(*network_->blocks().at(network_->seed(), run), 0, *blocks_.at(epoch_, run));
+  };
+  const auto batch = [&](int run, int workspace, int64_t first) {
+    Play now = play(run, thread_work_, workspace, samples, first, std::min(batch_size, samples.count - first));
+    if (options.shuffle) now.batch.order = each[static_cast<std::size_t>(workspace)].shuffle.order.data();
+    return now;
+  };
+  const auto count = [&](const Play& play, Epoch& now) {
+    now.loss += *play.at(training_.loss) * play.batch.total;
+    now.correct += *play.at(training_.correct);
+  };
+  const auto end = [&](int run, const Epoch& now, int64_t index) {
+    ++*blocks_.at(epoch_, run);
+    if (!*blocks_.at(alive_, run)) return;
     const std::size_t at = static_cast<std::size_t>(run * epochs + index);
-    history.loss[at] = loss / static_cast<double>(samples.count);
-    if (classification()) history.accuracy[at] = static_cast<double>(correct) / static_cast<double>(samples.count);
+    history.loss[at] = now.loss / static_cast<double>(samples.count);
+    if (classification()) history.accuracy[at] = static_cast<double>(now.correct) / static_cast<double>(samples.count);
+  };
+  // A run after the other, each by one thread.
+  const auto epochs_apart = [&](int64_t from, int64_t to) {
+    parallel_for(runs, workspaces, [&](int64_t item, int thread) {
+      const int run = static_cast<int>(item);
+      Epoch& now = each[static_cast<std::size_t>(thread)];
+      for (int64_t i = from; i < to; ++i) {
+        begin(run, now);
+        for (int64_t first = 0; first < samples.count && *blocks_.at(alive_, run); first += batch_size) {
+          const Play play = batch(run, thread, first);
+          learn(play);
+          count(play, now);
+        }
+        end(run, now, i);
+      }
+    });
+  };
+  // All runs together, a batch at a time: first its chunks, by all threads, then what is done once a batch.
+  const auto epochs_shared = [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) {
+      for (int run = 0; run < runs; ++run) begin(run, each[static_cast<std::size_t>(run)]);
+      for (int64_t first = 0; first < samples.count; first += batch_size) {
+        const int chunks = network_->chunks(std::min(batch_size, samples.count - first)).count;
+        parallel_for(runs * chunks, threads, [&](int64_t item, int) {
+          const int run = static_cast<int>(item / chunks);
+          if (*blocks_.at(alive_, run)) forward_backward(batch(run, run, first), static_cast<int>(item % chunks));
+        });
+        parallel_for(runs, workspaces, [&](int64_t item, int) {
+          const int run = static_cast<int>(item);
+          if (!*blocks_.at(alive_, run)) return;
+          const Play play = batch(run, run, first);
+          finish(play);
+          count(play, each[static_cast<std::size_t>(run)]);
+        });
+      }
+      for (int run = 0; run < runs; ++run) end(run, each[static_cast<std::size_t>(run)], i);
+    }
   };
 
   using Clock = std::chrono::steady_clock;
   for (int64_t done = 0, slice = 1; done < epochs;) {
     const auto started = Clock::now();
     slice = std::min(slice, epochs - done);
-    parallel_for(runs, [&](int run, int thread) {
-      Play now = play(run, thread_work_.block(thread));
-      for (int64_t i = done; i < done + slice; ++i) {
-        epoch(run, now, static_cast<std::size_t>(thread), i);
-        ++*now.at(epoch_);
-      }
-    });
+    shared ? epochs_shared(done, done + slice) : epochs_apart(done, done + slice);
     done += slice;
     const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
     slice = std::max<int64_t>(
@@ -184,40 +245,54 @@ History Learner::run(const Samples& samples, const RunOptions& options) {
 
 Evaluation Learner::evaluate(const Samples& samples) {
   check("learner.evaluate", *network_, loss_, samples);
-  const int runs = network_->runs();
-  const Blocks workspaces(std::min(get_threads(), runs), evaluation_.work_bytes);
-  Evaluation result;
-  result.loss.assign(static_cast<std::size_t>(runs), nan_value);
-  result.accuracy = result.loss;
-  parallel_for(runs, [&](int run, int thread) {
-    Play now = play(run, workspaces.block(thread));
-    if (!*now.at(alive_)) return;
-    double loss = 0;
-    int64_t correct = 0;
-    for (int64_t first = 0; first < samples.count; first += evaluation_chunk) {
-      now.batch = network_->batch(samples, run, first, std::min<int64_t>(evaluation_chunk, samples.count - first));
-      play_program(network_->backend(), evaluation_.tape.forward, now);
-      play_program(network_->backend(), evaluation_.judge, now);
-      loss += *now.at(evaluation_.loss) * now.batch.count;
-      correct += *now.at(evaluation_.correct);
-    }
-    result.loss[static_cast<std::size_t>(run)] = loss / static_cast<double>(samples.count);
-    if (classification())
-      result.accuracy[static_cast<std::size_t>(run)] = static_cast<double>(correct) / static_cast<double>(samples.count);
+  const int64_t runs = network_->runs(), chunks = (samples.count + evaluation_chunk - 1) / evaluation_chunk;
+  const Blocks work(static_cast<int>(std::min<int64_t>(get_threads(), runs * chunks)), evaluation_.work_bytes);
+  std::vector<double> losses(static_cast<std::size_t>(runs * chunks));
+  std::vector<int64_t> correct(losses.size());
+  parallel_for(runs * chunks, work.count(), [&](int64_t item, int thread) {
+    const int run = static_cast<int>(item / chunks);
+    if (!*blocks_.at(alive_, run)) return;
+    const int64_t first = item % chunks * evaluation_chunk;
+    Play play;
+    play.base[space_network] = network_->blocks().block(run);
+    play.base[space_work] = work.block(thread);
+    play.batch = network_->batch(samples, run, first, std::min<int64_t>(evaluation_chunk, samples.count - first));
+    play_program(network_->backend(), evaluation_.tape.forward, play);
+    play_program(network_->backend(), evaluation_.judge, play);
+    losses[static_cast<std::size_t>(item)] = *play.at(evaluation_.loss) * play.batch.count;
+    correct[static_cast<std::size_t>(item)] = *play.at(evaluation_.correct);
   });
+  Evaluation result;
+  for (int64_t run = 0; run < runs; ++run) {
+    const bool is_alive = *blocks_.at(alive_, static_cast<int>(run));
+    const int64_t from = run * chunks, to = from + chunks;
+    const double loss = std::accumulate(losses.begin() + from, losses.begin() + to, 0.0);
+    const int64_t right = std::accumulate(correct.begin() + from, correct.begin() + to, int64_t{0});
+    result.loss.push_back(is_alive ? loss / static_cast<double>(samples.count) : nan_value);
+    result.accuracy.push_back(is_alive && classification() ? static_cast<double>(right) / static_cast<double>(samples.count) : nan_value);
+  }
   return result;
+}
+
+// Calls work(chunk's play, run, first sample in the batch) for all chunks of all runs, in workspaces that last.
+template <class F>
+void Learner::for_chunks(const Samples& samples, F work) {
+  const Chunks chunks = network_->chunks(samples.count);
+  parallel_for(static_cast<int64_t>(network_->runs()) * chunks.count, get_threads(), [&](int64_t item, int) {
+    const int run = static_cast<int>(item / chunks.count), index = static_cast<int>(item % chunks.count);
+    work(chunk(play(run, run_work_, run, samples, 0, samples.count), index), run, index * chunks.size);
+  });
 }
 
 std::vector<float> Learner::forward(const Samples& samples) {
   check_samples("learner.forward", samples);
-  prepare(samples.count, true);
-  const int64_t size = samples.count * network_->outputs();
-  std::vector<float> out(static_cast<std::size_t>(network_->runs() * size));
-  parallel_for(network_->runs(), [&](int run, int) {
-    Play now = play(run, run_work_.block(run));
-    now.batch = network_->batch(samples, run, 0, samples.count);
-    play_program(network_->backend(), training_.tape.forward, now);
-    std::copy_n(now.at(training_.tape.output), size, out.begin() + run * size);
+  prepare(run_work_, samples.count, network_->runs());
+  const int64_t outputs = network_->outputs();
+  std::vector<float> out(static_cast<std::size_t>(network_->runs() * samples.count * outputs));
+  for_chunks(samples, [&](const Play& play, int run, int64_t first) {
+    play_program(network_->backend(), training_.tape.forward, play);
+    play_program(network_->backend(), training_.observe, play);
+    std::copy_n(play.at(training_.tape.output), play.batch.count * outputs, out.begin() + (run * samples.count + first) * outputs);
   });
   stage_ = Stage::forward;
   forward_count_ = samples.count;
@@ -230,22 +305,23 @@ void Learner::backward(const float* grad_output, int64_t count) {
   if (count != forward_count_)
     throw Error("[backward] grad must have the batch of the last forward(), " + std::to_string(forward_count_) + ", got " +
                 std::to_string(count));
-  const int64_t size = count * network_->outputs();
-  parallel_for(network_->runs(), [&](int run, int) {
-    Play now = play(run, run_work_.block(run));
-    now.batch.count = static_cast<int32_t>(count);
-    std::copy_n(grad_output + run * size, size, now.at(training_.tape.grad_output));
-    play_program(network_->backend(), training_.tape.backward, now);
+  const int64_t outputs = network_->outputs();
+  Samples samples;
+  samples.count = count;
+  for_chunks(samples, [&](const Play& play, int run, int64_t first) {
+    std::copy_n(grad_output + (run * count + first) * outputs, play.batch.count * outputs, play.at(training_.tape.grad_output));
+    play_program(network_->backend(), training_.tape.backward, play);
   });
   stage_ = Stage::backward;
 }
 
 std::vector<std::vector<uint8_t>> Learner::apply() {
   if (stage_ != Stage::backward) throw Error("[apply] needs a backward() before it");
-  parallel_for(network_->runs(), [&](int run, int) {
-    Play now = play(run, run_work_.block(run));
-    now.batch.count = static_cast<int32_t>(forward_count_);
-    if (*now.at(alive_)) play_program(network_->backend(), update_, now);
+  Samples samples;
+  samples.count = forward_count_;
+  parallel_for(network_->runs(), get_threads(), [&](int64_t item, int) {
+    const int run = static_cast<int>(item);
+    if (*blocks_.at(alive_, run)) play_program(network_->backend(), update_, play(run, run_work_, run, samples, 0, forward_count_));
   });
   stage_ = Stage::none;
   return replaced();
@@ -253,12 +329,17 @@ std::vector<std::vector<uint8_t>> Learner::apply() {
 
 std::vector<Array> Learner::gradients() const {
   if (stage_ != Stage::backward) throw Error("[gradients] needs a backward() before it");
-  Layout grads(space_work);
-  static_cast<void>(grads.add<float>("weights", {network_->weights_count()}));
-  Slot& slot = grads.slot("weights");
-  slot.like_weights = true;
-  slot.offset = training_.tape.grads.offset;
-  return read_slots(grads, run_work_, network_->parameters());
+  Layout layout(space_learner);
+  const Ref<float> sum = layout.add<float>("weights", {network_->weights_count()});
+  layout.slot("weights").like_weights = true;
+  const Blocks sums(network_->runs(), layout.bytes());
+  const int chunks = network_->chunks(forward_count_).count;
+  for (int run = 0; run < network_->runs(); ++run)
+    for (int c = 0; c < chunks; ++c) {
+      const float* grads = run_work_.at(training_.tape.grads, run * most_chunks_ + c);
+      for (int64_t i = 0; i < network_->weights_count(); ++i) sums.at(sum, run)[i] += grads[i];
+    }
+  return read_slots(layout, sums, network_->parameters());
 }
 
 // What was replaced at the last step; nothing in runs that no longer learn.

@@ -73,7 +73,8 @@ void record_one(const SGD& o, Recording& r) {
   op.count = r.network.weights_count();
   op.weights = r.network.weights();
   op.grads = r.tape.grads;
-  op.momentum = for_each_weight<float>(r, "momentum");
+  const auto& momentum = o.momentum.values;
+  if (std::any_of(momentum.begin(), momentum.end(), [](double mu) { return mu != 0; })) op.momentum = for_each_weight<float>(r, "momentum");
   op.step_size = r.number("SGD", "step_size", o.step_size, 0, infinity);
   op.momentum_rate = r.number("SGD", "momentum", o.momentum, 0, 1, false);
   op.weight_decay = r.number("SGD", "weight_decay", o.weight_decay, 0, infinity);
@@ -114,7 +115,10 @@ void record_one(const ContinualBackprop& rule, Recording& r, const std::string& 
 
   // All utilities, then all selections, then all replacements, input side first.
   for (const Units& g : groups) {
-    UnitUtility op{g, measure, decay, net.seed(), r.step, {}};
+    const std::size_t units = static_cast<std::size_t>(g.units);
+    const ActivitySums sums{r.work.take<float>(units), r.work.take<float>(units * static_cast<std::size_t>(g.positions))};
+    r.observe.push_back(UnitActivity{g, sums});
+    UnitUtility op{g, sums, measure, decay, net.seed(), r.step, {}};
     op.scratch = r.work.take<float>(net.backend().scratch(op));
     r.update.push_back(op);
   }
@@ -144,6 +148,30 @@ void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& o
 
 void record(const Optimizer& optimizer, Recording& r) {
   std::visit([&](const auto& o) { record_one(o, r); }, optimizer);
+}
+
+bool record_online(const Recording& r, Program& backward, Program& update) {
+  const auto sgd = std::find_if(r.update.begin(), r.update.end(), [](const Operation& op) { return std::holds_alternative<SgdStep>(op); });
+  if (sgd == r.update.end()) return false;
+  const SgdStep& step = std::get<SgdStep>(*sgd);
+  backward.clear();
+  for (const Operation& operation : r.tape.backward) {
+    const LinearBackward* layer = std::get_if<LinearBackward>(&operation);
+    if (!layer && !std::holds_alternative<ActivationBackward>(operation)) return false;
+    if (!layer) {
+      backward.push_back(operation);
+      continue;
+    }
+    const auto momentum_of = [&](Ref<float> grad) {
+      return step.momentum.present() ? Ref<float>{step.momentum.space, step.momentum.offset + grad.offset - step.grads.offset}
+                                     : Ref<float>{};
+    };
+    const Ref<float> bias{step.weights.space, step.weights.offset + layer->grad_bias.offset - step.grads.offset};
+    backward.push_back(LinearBackwardSgd{*layer, bias, momentum_of(layer->grad_weight), momentum_of(layer->grad_bias), step});
+  }
+  update = r.update;
+  update.erase(update.begin() + (sgd - r.update.begin()));
+  return true;
 }
 
 void record(const Rule& rule, Recording& r) {

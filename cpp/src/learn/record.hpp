@@ -13,7 +13,8 @@ struct Recording {
   Layout& layout;
   WorkLayout& work;
   const Tape& tape;
-  Program& update;
+  Program& observe;  // between the forward and the backward pass, chunk by chunk
+  Program& update;   // after the backward pass, for the whole batch
   Ref<int64_t> step;
   Ref<int32_t> alive;
   std::vector<std::pair<Ref<double>, PerRun>> hyper;  // hyper-parameters and their first values
@@ -32,6 +33,8 @@ struct Recording {
 int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known);
 
 void record(const Optimizer& optimizer, Recording& recording);
+// The same backward pass and update for a single sample, without stored gradients; false where that cannot be.
+bool record_online(const Recording& recording, Program& backward, Program& update);
 void record(const Rule& rule, Recording& recording);
 
 }  // namespace klopf

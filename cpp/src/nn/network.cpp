@@ -105,9 +105,32 @@ Batch Network::batch(const Samples& samples, int run, int64_t first, int64_t cou
   batch.scale = samples.scale;
   batch.offset = samples.offset;
   batch.first = first;
-  batch.count = static_cast<int32_t>(count);
+  batch.count = batch.total = static_cast<int32_t>(count);
   batch.type = samples.type;
   return batch;
+}
+
+// Samples below which a chunk is not worth its cost: a gradient array of its own, written and read once, and a thread to wait for.
+int64_t Network::least_chunk() const {
+  double flop = 0;  // of a sample, forward and backward, counted as if nothing were zero
+  for (const Node& n : nodes_) {
+    if (n.kind == Node::Kind::linear) flop += 6.0 * n.linear.inputs * n.linear.outputs;
+    if (n.kind == Node::Kind::conv || n.kind == Node::Kind::conv_relu_pool)
+      flop += 6.0 * n.conv.channels * n.conv.kernel_height * n.conv.kernel_width * n.conv.outputs * n.conv.out_height * n.conv.out_width;
+  }
+  return 1 + static_cast<int64_t>(std::max(4096.0 * static_cast<double>(weights_count_), 4e6) / flop);
+}
+
+constexpr int64_t chunks_limit = 64;
+
+Chunks Network::chunks(int64_t batch) const {
+  const int64_t count = std::clamp<int64_t>(batch / least_chunk(), 1, chunks_limit), size = (batch + count - 1) / count;
+  return {static_cast<int>((batch + size - 1) / size), static_cast<int>(size)};
+}
+
+Chunks Network::most_chunks(int64_t batch) const {
+  const int64_t least = least_chunk(), count = std::clamp<int64_t>(batch / least, 1, chunks_limit);
+  return {static_cast<int>(count), static_cast<int>(std::min(batch, std::max(2 * least - 1, (batch + chunks_limit - 1) / chunks_limit)))};
 }
 
 // Plays the forward pass for all samples of all runs, a chunk at a time; visit(play, tape, run, first, count) after each.
@@ -115,16 +138,17 @@ template <class Visit>
 void Network::forward_all(const Samples& samples, Visit visit) {
   WorkLayout work;
   const Tape tape = record(work, static_cast<int>(std::min<int64_t>(samples.count, 64)), false);
-  const Blocks workspaces(std::min(get_threads(), runs()), work.bytes());
-  parallel_for(runs(), [&](int run, int thread) {
+  const int64_t chunks = (samples.count + tape.capacity - 1) / tape.capacity, items = runs() * chunks;
+  const Blocks workspaces(static_cast<int>(std::min<int64_t>(get_threads(), items)), work.bytes());
+  parallel_for(items, workspaces.count(), [&](int64_t item, int thread) {
+    const int run = static_cast<int>(item / chunks);
+    const int64_t first = item % chunks * tape.capacity;
     Play play;
     play.base[space_network] = blocks_.block(run);
     play.base[space_work] = workspaces.block(thread);
-    for (int64_t first = 0; first < samples.count; first += tape.capacity) {
-      play.batch = batch(samples, run, first, std::min<int64_t>(tape.capacity, samples.count - first));
-      play_program(*backend_, tape.forward, play);
-      visit(play, tape, run, first, play.batch.count);
-    }
+    play.batch = batch(samples, run, first, std::min<int64_t>(tape.capacity, samples.count - first));
+    play_program(*backend_, tape.forward, play);
+    visit(play, tape, run, first, play.batch.count);
   });
 }
 

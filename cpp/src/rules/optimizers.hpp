@@ -11,6 +11,7 @@ KLOPF_FN void sgd_update(float& w, float g, float& v, float alpha, float mu, flo
   v = mu * v + (g + lambda * w);
   w = w - alpha * v;
 }
+KLOPF_FN void sgd_update(float& w, float g, float alpha, float lambda) { w = w - alpha * (g + lambda * w); }  // mu = 0
 
 // Kingma and Ba 2015. With c1 = 1 - beta1^t and c2 = 1 - beta2^t:
 //   epsilon "corrected" (PyTorch): w -= alpha / c1 * m / (sqrt(v) / sqrt(c2) + eps)

@@ -14,33 +14,46 @@ struct UnitSignals {
   float centred_activity;      // mean |y - f|
   float uniform;               // a random number in (0, 1)
 };
+// Those that take more than what is known anyway, and are computed only for measures that say so.
+struct Needs {
+  bool centred = false, incoming = false, uniform = false;
+};
 
-struct Contribution {
+struct Measure {
+  static constexpr Needs needs{};
+  static constexpr bool averaged = true;  // over time; else the value is the utility
+};
+struct Contribution : Measure {
   static constexpr const char* name = "contribution";
   KLOPF_FN float value(const UnitSignals& s) { return s.contribution; }
 };
-struct ZeroContribution {
+struct ZeroContribution : Measure {
   static constexpr const char* name = "zero_contribution";
+  static constexpr Needs needs{.centred = true};
   KLOPF_FN float value(const UnitSignals& s) { return s.centred_contribution; }
 };
-struct AdaptableContribution {
+struct AdaptableContribution : Measure {
   static constexpr const char* name = "adaptable_contribution";
+  static constexpr Needs needs{.centred = true, .incoming = true};
   KLOPF_FN float value(const UnitSignals& s) { return s.centred_contribution / s.incoming; }
 };
-struct Weight {
+struct Weight : Measure {
   static constexpr const char* name = "weight";
   KLOPF_FN float value(const UnitSignals& s) { return s.outgoing; }
 };
-struct Adaptation {
+struct Adaptation : Measure {
   static constexpr const char* name = "adaptation";
+  static constexpr Needs needs{.incoming = true};
   KLOPF_FN float value(const UnitSignals& s) { return 1 / s.incoming; }
 };
-struct FeatureByInput {
+struct FeatureByInput : Measure {
   static constexpr const char* name = "feature_by_input";
+  static constexpr Needs needs{.centred = true, .incoming = true};
   KLOPF_FN float value(const UnitSignals& s) { return s.centred_activity / s.incoming; }
 };
-struct RandomUtility {  // drawn anew every step, never averaged
+struct RandomUtility : Measure {  // drawn anew every step
   static constexpr const char* name = "random";
+  static constexpr Needs needs{.uniform = true};
   static constexpr bool averaged = false;
   KLOPF_FN float value(const UnitSignals& s) { return s.uniform; }
 };
@@ -56,12 +69,6 @@ struct MeasureList {
     static_cast<void>(((i++ == index ? (visit(Measures{}), true) : false) || ...));
   }
 };
-
-template <class Measure>
-constexpr bool is_averaged() {
-  if constexpr (requires { Measure::averaged; }) return Measure::averaged;
-  else return true;
-}
 
 using UtilityMeasures =
     MeasureList<Contribution, ZeroContribution, AdaptableContribution, Weight, Adaptation, FeatureByInput, RandomUtility>;
