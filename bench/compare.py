@@ -31,6 +31,7 @@ from peers.cases import CASES, Formulation
 from peers.protocol import WorkerError
 
 PEERS = {"torch": "PyTorch", "jax": "JAX"}
+BUSY = 0.5  # load average above which a warning is due
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def _compare(settings: Settings, demanded: bool, words: list[str]) -> None:
     libraries = ["klopf", *(peer for peer, lack in zip(settings.peers, missing, strict=True) if not lack)]
     check_writable(out)
     about = _about(settings, words)
+    if about["machine"]["load"] > BUSY:
+        _say(f"the machine is busy (load average {about['machine']['load']}): ratios will be off")
     all_series = _measure_all(settings, libraries)
     for series in all_series:
         for one in series.formulations:

@@ -80,7 +80,8 @@ def _panel(axes: Axes, panel: Sequence[Series]) -> None:
     names = [row.name for row in found[0]]
     longest = max(row.seconds.median for some in found for row in some)
     shortest = min(row.seconds.median for some in found for row in some)
-    unit, factor = unit_of(longest)
+    logarithmic = longest > LOG_FROM * shortest
+    unit, factor = unit_of((longest * shortest) ** 0.5 if logarithmic else longest)
     row_height = BAR * len(panel) + BETWEEN
     for number, some in enumerate(found):
         for place, row in enumerate(some):
@@ -99,7 +100,7 @@ def _panel(axes: Axes, panel: Sequence[Series]) -> None:
                 fontsize=7.5,
                 color=INK,
             )
-    if longest > LOG_FROM * shortest:
+    if logarithmic:
         axes.set_xscale("log")
         start, room = factor * shortest / 3, (3 * longest / shortest) ** 0.4
         axes.set_xlim(start, factor * longest * room)

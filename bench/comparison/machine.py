@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores that may be used, and the instruction-set level of klopf."""
+    """Processor, cores that may be used, level of klopf, and the processes that wanted to run of late."""
     said = _processor()
     return {
         "processor": said.get("model name", platform.machine()),
@@ -25,6 +25,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.machine()}",
         "klopf_isa": kl.isa(),
+        "load": round(os.getloadavg()[0], 2),
     }
 
 

@@ -1,6 +1,6 @@
 """PyTorch: eager, or the whole step (forward, backward, update) compiled into one graph.
 
-One graph is its fastest compiled form at every size here: where only the network is compiled, between an
+One graph is its fastest compiled form at every size tried: where only the network is compiled, between an
 eager backward call and an eager optimizer, it is no faster than eager.
 """
 
