@@ -119,14 +119,14 @@ class Network {
   void add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape);
   void find_units();
   void draw(const Node& node, int run);
-  int64_t least_chunk() const;
+  void find_least_chunk();
   template <class Visit>
   void forward_all(const Samples& samples, Visit visit);
 
   NetworkOptions options_;
   std::shared_ptr<Backend> backend_;
   int channels_ = 1, height_ = 1, width_ = 1;
-  int64_t input_size_ = 0;
+  int64_t input_size_ = 0, least_chunk_ = 1;
   std::vector<Node> nodes_;
   std::vector<Parameter> parameters_;
   std::vector<Units> units_;

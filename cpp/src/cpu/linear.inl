@@ -67,7 +67,8 @@ void linear_backward_sgd(const LinearBackwardSgd& op, const Play& play) {
   const float alpha = static_cast<float>(*play.at(op.sgd.step_size)), mu = static_cast<float>(*play.at(op.sgd.momentum_rate));
   const float lambda = static_cast<float>(*play.at(op.sgd.weight_decay));
   const bool only_gradient = !v && lambda == 0;
-  float rest = 0;  // not 0 once a number is not finite
+  float bias_unsound = 0;  // not 0 once a number is not finite
+  V unsound{};
   if (grad_input)
     for (int i = 0; i < inputs; ++i) grad_input[i] = 0;
   for (int o = 0; o < outputs; ++o, w += inputs) {
@@ -75,32 +76,20 @@ void linear_backward_sgd(const LinearBackwardSgd& op, const Play& play) {
     if (only_gradient && delta == 0) continue;
     if (v) sgd_update(bias[o], delta, bias_v[o], alpha, mu, lambda);
     else sgd_update(bias[o], delta, alpha, lambda);
-    rest += bias[o] - bias[o];
+    bias_unsound += bias[o] - bias[o];
     const V d = broadcast(delta), keep = broadcast(mu), step = broadcast(alpha), decay = broadcast(lambda);
-    V unsound = {};
-    int i = 0;
-    for (; i + lanes <= inputs; i += lanes) {
-      V weight = load(w + i);
-      if (grad_input) store(grad_input + i, fma(d, weight, load(grad_input + i)));
-      const V gradient = d * load(x + i) + decay * weight;
-      if (v) {
-        const V momentum = keep * load(v + i) + gradient;
-        store(v + i, momentum);
-        weight -= step * momentum;
-      } else {
-        weight -= step * gradient;
-      }
-      store(w + i, weight);
+    const auto update = [&](int i, auto get, auto put) {
+      V weight = get(w + i);
+      if (grad_input) put(grad_input + i, fma(d, weight, get(grad_input + i)));
+      V change = d * get(x + i) + decay * weight;
+      if (v) put(v + i, change = keep * get(v + i) + change);
+      weight -= step * change;
+      put(w + i, weight);
       unsound += weight - weight;
-    }
-    for (; i < inputs; ++i) {
-      if (grad_input) grad_input[i] = fma_one(delta, w[i], grad_input[i]);
-      if (v) sgd_update(w[i], delta * x[i], v[i], alpha, mu, lambda);
-      else sgd_update(w[i], delta * x[i], alpha, lambda);
-      rest += w[i] - w[i];
-    }
-    for (int k = 0; k < lanes; ++k) rest += unsound[k];
+    };
+    for_lanes(inputs, update);
     if (v) v += inputs;
   }
-  if (!(rest == 0)) *play.at(op.sgd.alive) = 0;
+  for (int k = 0; k < lanes; ++k) bias_unsound += unsound[k];
+  if (!(bias_unsound == 0)) *play.at(op.sgd.alive) = 0;
 }

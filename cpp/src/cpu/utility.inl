@@ -10,26 +10,17 @@ KLOPF_FN void add_activity(const Units& g, const float* activity, int count, con
   const int64_t rows = static_cast<int64_t>(count) * g.positions / kept, distance = static_cast<int64_t>(kept) * units;
   const auto value = [&](V y, V s) { return with_sign ? y : magnitude(shift ? y - s : y); };
   for (int k = 0; k < kept; ++k, activity += units, sum += units) {
-    int u = 0;
-    for (; u + lanes <= units; u += lanes) {
-      const V s = shift ? load(shift + u) : V{};
+    const auto columns = [&](int u, auto get, auto put) {
+      const V s = shift ? get(shift + u) : V{};
       V part[4] = {};
       const float* y = activity + u;
       int64_t r = 0;
       for (; r + 4 <= rows; r += 4, y += 4 * distance)
-        for (int i = 0; i < 4; ++i) part[i] += value(load(y + i * distance), s);
-      for (; r < rows; ++r, y += distance) part[r % 4] += value(load(y), s);
-      store(sum + u, load(sum + u) + ((part[0] + part[1]) + (part[2] + part[3])));
-    }
-    for (; u < units; ++u) {
-      float part[4] = {};
-      for (int64_t r = 0; r < rows; ++r) {
-        const float y = activity[r * distance + u];
-        const float shifted = shift ? y - shift[u] : y;
-        part[r % 4] += with_sign ? y : shifted < 0 ? -shifted : shifted;
-      }
-      sum[u] += (part[0] + part[1]) + (part[2] + part[3]);
-    }
+        for (int i = 0; i < 4; ++i) part[i] += value(get(y + i * distance), s);
+      for (int i = 0; r < rows; ++r, ++i, y += distance) part[i] += value(get(y), s);
+      put(sum + u, get(sum + u) + ((part[0] + part[1]) + (part[2] + part[3])));
+    };
+    for_lanes(units, columns);
   }
 }
 
@@ -53,8 +44,10 @@ struct Correction {
   double decay, value = 0;
   int32_t age = -1;
   KLOPF_MEMBER_FN double operator()(int32_t of) {
-    if (of != age) value = 1 - pow(decay, static_cast<double>(age = of));
-    return value;
+    if (of == age) return value;
+    age = of;
+    // decay^age < exp(-40), which one minus it does not show
+    return value = (1 - decay) * age > 40 ? 1 : 1 - pow(decay, static_cast<double>(age));
   }
 };
 

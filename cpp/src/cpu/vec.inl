@@ -54,7 +54,6 @@ KLOPF_FN H fma(H a, H b, H c) {
 #else
 KLOPF_FN V fma(V a, V b, V c) { return a * b + c; }
 #endif
-KLOPF_FN float fma_one(float a, float b, float c) { return fma(broadcast(a), broadcast(b), broadcast(c))[0]; }
 // max(x, 0) that lets NaN through.
 template <class R>
 KLOPF_FN R relu(R x) {
@@ -62,40 +61,67 @@ KLOPF_FN R relu(R x) {
 }
 KLOPF_FN V magnitude(V x) { return x < V{} ? -x : x; }
 
+// The first n < lanes floats, zeros behind them; and back.
+KLOPF_FN V load_first(const float* p, int n) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<V>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+#else
+  float all[lanes] = {};
+  for (int i = 0; i < n; ++i) all[i] = p[i];
+  return load(all);
+#endif
+}
+KLOPF_FN void store_first(float* p, V v, int n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), reinterpret_cast<__m512>(v));
+#else
+  float all[lanes];
+  store(all, v);
+  for (int i = 0; i < n; ++i) p[i] = all[i];
+#endif
+}
+
+// work(i, get, put) for n numbers, a register at a time; get(p) and put(p, v) load and store what is there of it.
+template <class Work>
+KLOPF_FN void for_lanes(int n, Work work) {
+  int i = 0;
+  for (; i + lanes <= n; i += lanes) work(i, [](const float* p) { return load(p); }, [](float* p, V v) { store(p, v); });
+  if (const int rest = n - i) work(i, [rest](const float* p) { return load_first(p, rest); }, [rest](float* p, V v) { store_first(p, v, rest); });
+}
+
 // A long sum in 16 partial sums, combined pairwise, whatever the level's width.
 struct Sum16 {
   V part[16 / lanes] = {};
-  KLOPF_MEMBER_FN void add(int i, V v) { part[i] += v; }
-  KLOPF_MEMBER_FN float total(const float* tail, int count) const {
-    float s[16];
-    for (int i = 0; i < 16 / lanes; ++i) store(s + i * lanes, part[i]);
-    for (int i = 0; i < count; ++i) s[i] += tail[i];
-    for (int width = 8; width > 0; width /= 2)
-      for (int i = 0; i < width; ++i) s[i] += s[i + width];
-    return s[0];
+  KLOPF_MEMBER_FN float total() const {
+    typedef float V8 __attribute__((vector_size(32)));
+    typedef float V4 __attribute__((vector_size(16)));
+    V8 eight[2];
+    __builtin_memcpy(eight, part, sizeof(eight));
+    eight[0] += eight[1];
+    V4 four[2];
+    __builtin_memcpy(four, eight, sizeof(four));
+    four[0] += four[1];
+    return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
   }
 };
 
-KLOPF_FN float dot(const float* a, const float* b, int64_t n) {
+// add(sum, first, count) adds `count` numbers from `first` on to a register of sums; so for all n.
+template <class Add>
+KLOPF_FN float sum16(int64_t n, Add add) {
   Sum16 sum;
   int64_t i = 0;
   for (; i + 16 <= n; i += 16)
-    for (int k = 0; k < 16 / lanes; ++k) sum.part[k] = fma(load(a + i + k * lanes), load(b + i + k * lanes), sum.part[k]);
-  float tail[16];
-  const int rest = static_cast<int>(n - i);
-  for (int k = 0; k < rest; ++k) tail[k] = a[i + k] * b[i + k];
-  return sum.total(tail, rest);
+    for (int k = 0; k < 16 / lanes; ++k) sum.part[k] = add(sum.part[k], i + k * lanes, lanes);
+  for (int k = 0; i < n; ++k, i += lanes) sum.part[k] = add(sum.part[k], i, n - i < lanes ? static_cast<int>(n - i) : lanes);
+  return sum.total();
 }
-
+KLOPF_FN float dot(const float* a, const float* b, int64_t n) {
+  return sum16(n, [&](V sum, int64_t i, int count) {
+    return count == lanes ? fma(load(a + i), load(b + i), sum) : fma(load_first(a + i, count), load_first(b + i, count), sum);
+  });
+}
 KLOPF_FN float sum_of_magnitudes(const float* a, int64_t n) {
-  Sum16 sum;
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int k = 0; k < 16 / lanes; ++k) sum.add(k, magnitude(load(a + i + k * lanes)));
-  float tail[16];
-  const int rest = static_cast<int>(n - i);
-  for (int k = 0; k < rest; ++k) tail[k] = a[i + k] < 0 ? -a[i + k] : a[i + k];
-  return sum.total(tail, rest);
+  return sum16(n, [&](V sum, int64_t i, int count) { return sum + magnitude(count == lanes ? load(a + i) : load_first(a + i, count)); });
 }
 
 typedef int32_t VI __attribute__((vector_size(4 * KLOPF_LANES)));

@@ -198,8 +198,10 @@ History Learner::run(const Samples& samples, const RunOptions& options) {
       Epoch& now = each[static_cast<std::size_t>(thread)];
       for (int64_t i = from; i < to; ++i) {
         begin(run, now);
+        Play play = batch(run, thread, 0);
         for (int64_t first = 0; first < samples.count && *blocks_.at(alive_, run); first += batch_size) {
-          const Play play = batch(run, thread, first);
+          if (first + batch_size <= samples.count) play.batch.first = first;
+          else play = batch(run, thread, first);
           learn(play);
           count(play, now);
         }

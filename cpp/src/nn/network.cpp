@@ -26,6 +26,7 @@ Network::Network(NetworkOptions options) : options_(std::move(options)), backend
   input_size_ = static_cast<int64_t>(channels_) * height_ * width_;
 
   build();
+  find_least_chunk();
   weights_ = layout_.add<float>("weights", {weights_count_});
   layout_.slot("weights").like_weights = true;
   seed_ = layout_.add<uint64_t>("seed");
@@ -111,26 +112,26 @@ Batch Network::batch(const Samples& samples, int run, int64_t first, int64_t cou
 }
 
 // Samples below which a chunk is not worth its cost: a gradient array of its own, written and read once, and a thread to wait for.
-int64_t Network::least_chunk() const {
+void Network::find_least_chunk() {
   double flop = 0;  // of a sample, forward and backward, counted as if nothing were zero
   for (const Node& n : nodes_) {
     if (n.kind == Node::Kind::linear) flop += 6.0 * n.linear.inputs * n.linear.outputs;
     if (n.kind == Node::Kind::conv || n.kind == Node::Kind::conv_relu_pool)
       flop += 6.0 * n.conv.channels * n.conv.kernel_height * n.conv.kernel_width * n.conv.outputs * n.conv.out_height * n.conv.out_width;
   }
-  return 1 + static_cast<int64_t>(std::max(4096.0 * static_cast<double>(weights_count_), 4e6) / flop);
+  least_chunk_ = 1 + static_cast<int64_t>(std::max(4096.0 * static_cast<double>(weights_count_), 4e6) / flop);
 }
 
 constexpr int64_t chunks_limit = 64;
 
 Chunks Network::chunks(int64_t batch) const {
-  const int64_t count = std::clamp<int64_t>(batch / least_chunk(), 1, chunks_limit), size = (batch + count - 1) / count;
+  const int64_t count = std::clamp<int64_t>(batch / least_chunk_, 1, chunks_limit), size = (batch + count - 1) / count;
   return {static_cast<int>((batch + size - 1) / size), static_cast<int>(size)};
 }
 
 Chunks Network::most_chunks(int64_t batch) const {
-  const int64_t least = least_chunk(), count = std::clamp<int64_t>(batch / least, 1, chunks_limit);
-  return {static_cast<int>(count), static_cast<int>(std::min(batch, std::max(2 * least - 1, (batch + chunks_limit - 1) / chunks_limit)))};
+  const int64_t count = std::clamp<int64_t>(batch / least_chunk_, 1, chunks_limit);
+  return {static_cast<int>(count), static_cast<int>(std::min(batch, std::max(2 * least_chunk_ - 1, (batch + chunks_limit - 1) / chunks_limit)))};
 }
 
 // Plays the forward pass for all samples of all runs, a chunk at a time; visit(play, tape, run, first, count) after each.
