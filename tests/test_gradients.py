@@ -63,6 +63,26 @@ CASES: dict[str, tuple[list[LayerSpec], tuple[int, ...]]] = {
 }
 
 
+def pooled(window: int, *convolution: int) -> list[LayerSpec]:
+    return [("Conv2d", convolution), ("ReLU", ()), ("MaxPool2d", (window,))]
+
+
+# Larger ones, too large for central differences, by what the engine does differently for them; and a batch size.
+LARGE_CASES: dict[str, tuple[list[LayerSpec], tuple[int, ...], int]] = {
+    "channels that fill registers": (
+        [*pooled(2, 32, 3), *pooled(2, 48, 3, 1, 1), ("Flatten", ()), ("Linear", (20,)), ("Linear", (2,))],
+        (16, 15, 12),
+        5,
+    ),
+    "large windows": (
+        [*pooled(5, 17, 2), *pooled(3, 16, 1), ("Flatten", ()), ("Linear", (3,))],
+        (3, 31, 34),
+        3,
+    ),
+    "several chunks": ([*pooled(2, 8, 5), ("Flatten", ()), ("Linear", (3,))], (3, 24, 24), 62),
+}
+
+
 class Passes:
     """One forward and backward pass of the engine, and of the reference of every run."""
 
@@ -121,6 +141,12 @@ def test_central_differences(case: str) -> None:
 def test_matches_reference(case: str, batch: int, runs: int) -> None:
     passes = Passes(*CASES[case], runs=runs, batch=batch, exact=False)
     check(passes, FORWARD_TOLERANCE, BACKWARD_TOLERANCE)
+
+
+@pytest.mark.parametrize("case", LARGE_CASES)
+def test_large_matches_reference(case: str) -> None:
+    specs, shape, batch = LARGE_CASES[case]
+    check(Passes(specs, shape, runs=2, batch=batch, exact=False), FORWARD_TOLERANCE, BACKWARD_TOLERANCE)
 
 
 @st.composite

@@ -94,6 +94,64 @@ def test_alone_among_others_and_on_threads(rule: str, optimizer: str) -> None:
         assert_same_state(alone.state(), {name: value[run : run + 1] for name, value in state.items()})
 
 
+@pytest.mark.parametrize("rule", ["none", "cbp adaptable_contribution"])
+def test_threads_that_share_a_run(rule: str) -> None:
+    """Batches of several chunks, and a last one that is smaller."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((2, 110, 3, 24, 24), dtype=np.float32)
+    y = rng.integers(0, 3, (2, 110))
+    layers = [
+        kl.Conv2d(8, 5),
+        kl.ReLU(),
+        kl.MaxPool2d(2),
+        kl.Flatten(),
+        kl.Linear(9),
+        kl.ReLU(),
+        kl.Linear(3),
+    ]
+
+    def trained(threads: int, runs: list[int]) -> tuple[dict[str, Any], list[bytes]]:
+        kl.set_threads(threads)
+        net = kl.Network(layers, input_shape=(3, 24, 24), runs=len(runs), seeds=runs)
+        made = kl.Learner(net, loss="cross_entropy", optimizer=OPTIMIZERS["sgd"](), rules=RULES[rule]())
+        history = made.run(x[runs], y[runs], batch_size=60, epochs=3)
+        step = made.step(x[runs], y[runs])
+        evaluation = made.evaluate(x[runs], y[runs])
+        return made.state(), [a.tobytes() for a in (history.loss, step.loss, evaluation.loss, net(x[runs]))]
+
+    alone = trained(1, [1])
+    for threads in (2, 3, 5):
+        shared = trained(threads, [1])
+        assert shared[1] == alone[1]
+        assert_same_state(shared[0], alone[0])
+    together = trained(3, [0, 1])[0]
+    assert_same_state({name: value[1:] for name, value in together.items()}, alone[0])
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-3])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_one_sample_is_learned_as_one_of_a_batch_is(momentum: float, decay: float) -> None:
+    """The path that stores no gradients, and the one that does: the same bits."""
+
+    def made() -> kl.Learner:
+        net = kl.Network(
+            [kl.Linear(19), kl.ReLU(), kl.Linear(6), kl.Tanh(), kl.Linear(2)], input_shape=(37,), runs=2
+        )
+        optimizer = kl.SGD(step_size=0.01, momentum=momentum, weight_decay=decay)
+        rules = [kl.ContinualBackprop(replacement_rate=0.05, maturity=5)]
+        return kl.Learner(net, loss="squared_error", optimizer=optimizer, rules=rules)
+
+    online, stored = made(), made()
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        x, y = rng.standard_normal((1, 37), dtype=np.float32), rng.standard_normal((1, 2), dtype=np.float32)
+        online.step(x, y)
+        out = stored.forward(x)
+        stored.backward((out.astype(np.float64) - y).astype(np.float32))
+        stored.apply()
+    assert_same_state(online.state(), stored.state())
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("rule", RULES)
 def test_saved_and_loaded(rule: str, optimizer: str, tmp_path: Path) -> None:

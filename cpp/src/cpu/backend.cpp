@@ -22,7 +22,7 @@ class CpuBackend final : public Backend {
 
   std::size_t scratch(const LinearForward& op) const override { return size(kernels_.linear_scratch(op.shape)); }
   std::size_t scratch(const ConvForward& op) const override { return size(kernels_.conv_scratch(op.shape)); }
-  std::size_t scratch(const ConvReluPoolForward& op) const override { return size(kernels_.conv_scratch(op.shape)); }
+  std::size_t scratch(const ConvReluPoolForward& op) const override { return size(kernels_.conv_relu_pool_scratch(op)); }
   std::size_t scratch(const ConvBackward& op) const override {
     return size(kernels_.conv_backward_scratch(op.shape, op.shape.out_height * op.shape.out_width));
   }

@@ -12,6 +12,7 @@ struct Kernels {
 #undef KLOPF_POINTER
   int64_t (*linear_scratch)(const LinearShape&);
   int64_t (*conv_scratch)(const ConvShape&);
+  int64_t (*conv_relu_pool_scratch)(const ConvReluPoolForward&);
   int64_t (*conv_backward_scratch)(const ConvShape&, int places);
   int64_t (*unit_utility_scratch)(const Units&);
 };

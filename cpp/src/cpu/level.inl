@@ -22,6 +22,9 @@ namespace {
 #include "cpu/tile.inl"
 #include "cpu/linear.inl"
 #include "cpu/conv.inl"
+#include "cpu/maxima.inl"
+#include "cpu/winograd.inl"
+#include "cpu/conv_pool.inl"
 #include "cpu/conv_lists.inl"
 #include "cpu/conv_backward.inl"
 #include "cpu/pool.inl"
@@ -32,6 +35,10 @@ namespace {
 
 int64_t linear_scratch(const LinearShape& s) { return static_cast<int64_t>(round_up(s.outputs, block)) * s.inputs; }
 int64_t conv_scratch(const ConvShape& s) { return packed_size(s) + (s.padding ? padded_size(s) : 0); }
+int64_t conv_relu_pool_scratch(const ConvReluPoolForward& op) {
+  const int64_t direct = packed_size(op.shape), fast = winograd_fits(op) ? winograd_scratch(op.shape) : 0;
+  return (direct > fast ? direct : fast) + (op.shape.padding ? padded_size(op.shape) : 0);
+}
 int64_t conv_backward_scratch(const ConvShape& s, int places) { return backward_scratch(s, places); }
 int64_t unit_utility_scratch(const Units& g) { return utility_scratch(g); }
 }  // namespace
@@ -41,6 +48,6 @@ const Kernels KLOPF_LEVEL = {
 #define KLOPF_ENTRY(Type, name) name,
     KLOPF_HEAVY_OPERATIONS(KLOPF_ENTRY)
 #undef KLOPF_ENTRY
-    linear_scratch, conv_scratch, conv_backward_scratch, unit_utility_scratch};
+    linear_scratch, conv_scratch, conv_relu_pool_scratch, conv_backward_scratch, unit_utility_scratch};
 // clang-format on
 }  // namespace klopf::cpu

@@ -24,6 +24,7 @@ KLOPF_FN void multiply_add(T& tile, const float* const a[most_rows], int64_t a_s
   using R = typename T::R;
   T t = tile;
   int64_t offset = 0;
+#pragma GCC unroll 4
   for (int l = 0; l < length; ++l, offset += a_step, b += b_step) {
     R w[T::columns];
 #pragma GCC unroll 2

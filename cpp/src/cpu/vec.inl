@@ -86,7 +86,8 @@ template <class Work>
 KLOPF_FN void for_lanes(int n, Work work) {
   int i = 0;
   for (; i + lanes <= n; i += lanes) work(i, [](const float* p) { return load(p); }, [](float* p, V v) { store(p, v); });
-  if (const int rest = n - i) work(i, [rest](const float* p) { return load_first(p, rest); }, [rest](float* p, V v) { store_first(p, v, rest); });
+  if (const int rest = n - i)
+    work(i, [rest](const float* p) { return load_first(p, rest); }, [rest](float* p, V v) { store_first(p, v, rest); });
 }
 
 // A long sum in 16 partial sums, combined pairwise, whatever the level's width.

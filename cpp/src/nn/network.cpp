@@ -131,7 +131,8 @@ Chunks Network::chunks(int64_t batch) const {
 
 Chunks Network::most_chunks(int64_t batch) const {
   const int64_t count = std::clamp<int64_t>(batch / least_chunk_, 1, chunks_limit);
-  return {static_cast<int>(count), static_cast<int>(std::min(batch, std::max(2 * least_chunk_ - 1, (batch + chunks_limit - 1) / chunks_limit)))};
+  return {static_cast<int>(count),
+          static_cast<int>(std::min(batch, std::max(2 * least_chunk_ - 1, (batch + chunks_limit - 1) / chunks_limit)))};
 }
 
 // Plays the forward pass for all samples of all runs, a chunk at a time; visit(play, tape, run, first, count) after each.
