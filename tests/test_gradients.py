@@ -67,7 +67,7 @@ def pooled(window: int, *convolution: int) -> list[LayerSpec]:
     return [("Conv2d", convolution), ("ReLU", ()), ("MaxPool2d", (window,))]
 
 
-# Larger ones, too large for central differences, by what the engine does differently for them; and a batch size.
+# By what the engine does differently for them, too large for central differences; with a batch size.
 LARGE_CASES: dict[str, tuple[list[LayerSpec], tuple[int, ...], int]] = {
     "channels that fill registers": (
         [*pooled(2, 32, 3), *pooled(2, 48, 3, 1, 1), ("Flatten", ()), ("Linear", (20,)), ("Linear", (2,))],

@@ -187,12 +187,12 @@ CASES: dict[str, Case] = {
                 "init": "pytorch",
             },
             formulations=(
-                _BP,
-                _klopf("klopf cbp", "cbp", "step", against="klopf bp"),
-                Formulation("PyTorch eager", "torch", ("eager",), "klopf bp"),
-                Formulation("PyTorch channels_last", "torch", ("eager", "channels_last"), "klopf bp"),
-                Formulation("PyTorch compiled", "torch", ("compiled", "channels_last"), "klopf bp"),
-                Formulation("JAX jit", "jax", ("step",), "klopf bp"),
+                _klopf("klopf cbp", "cbp", "step"),
+                _klopf("klopf bp", "step", against="klopf cbp"),
+                Formulation("PyTorch eager", "torch", ("eager",), "klopf cbp"),
+                Formulation("PyTorch channels_last", "torch", ("eager", "channels_last"), "klopf cbp"),
+                Formulation("PyTorch compiled", "torch", ("compiled", "channels_last"), "klopf cbp"),
+                Formulation("JAX jit", "jax", ("step",), "klopf cbp"),
             ),
         ),
         Case(

@@ -10,7 +10,7 @@ import numpy as np
 import klopf as kl
 from peers.cases import Array, Case, Data, Layer, weights_of
 
-_LAYERS = {
+LAYERS = {
     "conv": kl.Conv2d,
     "linear": kl.Linear,
     "pool": kl.MaxPool2d,
@@ -34,7 +34,7 @@ def build(case: Case, how: tuple[str, ...], data: Data, threads: int) -> Steps |
 def _learner(
     case: Case, layers: tuple[Layer, ...], weights: dict[str, Array], rules: list[Any]
 ) -> kl.Learner:
-    net = kl.Network([_LAYERS[kind](*numbers) for kind, *numbers in layers], case.input_shape)
+    net = kl.Network([LAYERS[kind](*numbers) for kind, *numbers in layers], case.input_shape)
     net.load_state_dict({name: value[None] for name, value in weights.items()})  # the axis of runs
     if case.optimizer == "adam":
         optimizer: kl.Adam | kl.SGD = kl.Adam(step_size=case.step_size)
