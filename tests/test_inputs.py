@@ -107,6 +107,42 @@ def test_batches_of_inputs_and_targets_must_match() -> None:
         learner.step(images(), np.zeros(BATCH + 1, np.int64))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_every_number_must_be_finite(bad: float) -> None:
+    net = kl.Network([kl.Linear(2)], input_shape=(7,))
+    largest = np.finfo(np.float32).max
+    for place in np.ndindex(3, 7):
+        x = np.full((3, 7), -largest, np.float32)
+        net(x)
+        x[place] = bad
+        name = "nan" if np.isnan(bad) else "inf"
+        with pytest.raises(kl.Error, match=rf"x must be finite, got {name} at \[{place[0]}, {place[1]}\]$"):
+            net(x)
+
+
+def test_what_a_step_did_stays() -> None:
+    """The arrays are made when they are first read, whatever the learner did since, and only once."""
+    rng = np.random.default_rng(4)
+    rule = kl.ContinualBackprop(replacement_rate=0.3, maturity=0)
+    x, y = images(), rng.integers(0, 5, size=BATCH)
+    read, late = [], []
+    for at_once in (True, False):
+        learner = kl.Learner(network(), loss="cross_entropy", optimizer=kl.SGD(), rules=[rule])
+        for _ in range(6):
+            out = learner.step(x, y)
+            if at_once:
+                read.append((out.loss, out.accuracy, *out.replaced))
+            else:
+                late.append(out)
+    del learner
+    for arrays, out in zip(read, late, strict=True):
+        assert out.loss is out.loss and out.accuracy is out.accuracy and out.replaced is out.replaced
+        assert all(map(np.array_equal, arrays, (out.loss, out.accuracy, *out.replaced)))
+        out.loss[:] = 7
+        assert (out.loss == 7).all()
+    assert any(out.replaced[0].any() for out in late)
+
+
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "type"])
 def test_load_state_dict_takes_all_or_nothing(change: str) -> None:
     net = network()

@@ -34,17 +34,18 @@ std::string shape_text(const py::array& array);
 // NumPy arrays as the engine takes them, kept alive for the call. `where` opens error messages: "learner.step".
 struct Input {
   Samples samples;
-  py::array x, y;
+  py::object x, y;  // a py::array would begin as an empty NumPy array
+  std::vector<int32_t> labels;
   std::vector<float> scale, offset;
 };
 // x float32, float64 or uint8, [B, ...] or [R, B, ...]. Checks shape, type and that all is finite.
-Input read_samples(const std::string& where, const Network& network, const ArrayLike& x, const OptionalArrayLike& scale,
+Input read_samples(const char* where, const Network& network, const ArrayLike& x, const OptionalArrayLike& scale,
                    const OptionalArrayLike& offset);
 // y integers [B] or [R, B] for classification, else floats [B, O] or [R, B, O].
-void read_targets(const std::string& where, const Network& network, bool classification, const ArrayLike& y, Input& input);
+void read_targets(const char* where, const Network& network, bool classification, const ArrayLike& y, Input& input);
 
 ArrayDict to_dict(std::vector<Array> arrays);
-std::vector<Array> from_dict(const std::string& where, const ArrayDict& dict);
+std::vector<Array> from_dict(const char* where, const ArrayDict& dict);
 
 template <class T>
 py::array_t<T> to_numpy(const std::vector<T>& values, std::vector<py::ssize_t> shape) {

@@ -8,10 +8,10 @@
 namespace klopf::bindings {
 namespace {
 
-// What Python code gets: NumPy arrays of its own.
+// What Python code gets: NumPy arrays of its own. Those of a step are made when first read: a small step costs no more than they do.
 struct StepOut {
-  py::array_t<double> loss, accuracy;
-  MaskList replaced;
+  StepResult result;
+  py::object loss, accuracy, replaced;
 };
 struct HistoryOut {
   py::array_t<double> loss, accuracy;
@@ -20,14 +20,31 @@ struct EvaluationOut {
   py::array_t<double> loss, accuracy;
 };
 
-MaskList masks(const Network& net, const std::vector<std::vector<uint8_t>>& replaced) {
+MaskList masks(const std::vector<std::vector<uint8_t>>& replaced, py::ssize_t runs) {
   MaskList out;
-  for (std::size_t k = 0; k < replaced.size(); ++k) {
-    py::array_t<bool> mask({net.runs(), net.units()[k].units});
-    std::copy(replaced[k].begin(), replaced[k].end(), mask.mutable_data());
+  for (const std::vector<uint8_t>& group : replaced) {
+    py::array_t<bool> mask({runs, static_cast<py::ssize_t>(group.size()) / runs});
+    std::copy(group.begin(), group.end(), mask.mutable_data());
     out.append(std::move(mask));
   }
   return out;
+}
+
+py::array_t<double> each_run(const std::vector<double>& values) { return to_numpy(values, {static_cast<py::ssize_t>(values.size())}); }
+
+template <class Make>
+auto kept(py::object& place, Make make) {
+  if (!place) place = make();
+  return py::reinterpret_borrow<decltype(make())>(place);
+}
+py::array_t<double> loss(StepOut& out) {
+  return kept(out.loss, [&] { return each_run(out.result.loss); });
+}
+py::array_t<double> accuracy(StepOut& out) {
+  return kept(out.accuracy, [&] { return each_run(out.result.accuracy); });
+}
+MaskList replaced(StepOut& out) {
+  return kept(out.replaced, [&] { return masks(out.result.replaced, static_cast<py::ssize_t>(out.result.loss.size())); });
 }
 
 Input read(const char* where, Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale,
@@ -39,13 +56,8 @@ Input read(const char* where, Learner& learner, const ArrayLike& x, const ArrayL
 
 StepOut step(Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
   const Input in = read("learner.step", learner, x, y, scale, offset);
-  StepResult result;
-  {
-    const py::gil_scoped_release release;
-    result = learner.step(in.samples);
-  }
-  const py::ssize_t runs = learner.network().runs();
-  return {to_numpy(result.loss, {runs}), to_numpy(result.accuracy, {runs}), masks(learner.network(), result.replaced)};
+  const py::gil_scoped_release release;
+  return {learner.step(in.samples), {}, {}, {}};
 }
 
 HistoryOut run(Learner& learner, const ArrayLike& x, const ArrayLike& y, int64_t batch_size, int64_t epochs, bool shuffle,
@@ -72,8 +84,7 @@ EvaluationOut evaluate(Learner& learner, const ArrayLike& x, const ArrayLike& y,
     const py::gil_scoped_release release;
     result = learner.evaluate(in.samples);
   }
-  const py::ssize_t runs = learner.network().runs();
-  return {to_numpy(result.loss, {runs}), to_numpy(result.accuracy, {runs})};
+  return {each_run(result.loss), each_run(result.accuracy)};
 }
 
 py::array_t<float> forward(Learner& learner, const ArrayLike& x, const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
@@ -97,7 +108,7 @@ void backward(Learner& learner, const ArrayLike& grad_y) {
   learner.backward(grad.data(), grad.shape(1));
 }
 
-MaskList apply(Learner& learner) { return masks(learner.network(), learner.apply()); }
+MaskList apply(Learner& learner) { return masks(learner.apply(), learner.network().runs()); }
 
 ArrayDict gradients(const Learner& learner) { return to_dict(learner.gradients()); }
 
@@ -157,9 +168,9 @@ Raises:
 
 void bind_learner(py::module_& m) {
   py::class_<StepOut>(m, "Step", "What one step did.")
-      .def_readonly("loss", &StepOut::loss, "[R], NaN for runs that are no longer alive")
-      .def_readonly("accuracy", &StepOut::accuracy, "[R] on the batch before the update; NaN unless the loss classifies")
-      .def_readonly("replaced", &StepOut::replaced, "One bool mask [R, U] for each unit group.");
+      .def_property_readonly("loss", &loss, "[R], NaN for runs that are no longer alive")
+      .def_property_readonly("accuracy", &accuracy, "[R] on the batch before the update; NaN unless the loss classifies")
+      .def_property_readonly("replaced", &replaced, "One bool mask [R, U] for each unit group.");
   py::class_<HistoryOut>(m, "History", "Means over each epoch's samples, while learning.")
       .def_readonly("loss", &HistoryOut::loss, "[R, epochs]")
       .def_readonly("accuracy", &HistoryOut::accuracy, "[R, epochs]");

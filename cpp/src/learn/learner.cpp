@@ -347,6 +347,7 @@ std::vector<Array> Learner::gradients() const {
 // What was replaced at the last step; nothing in runs that no longer learn.
 std::vector<std::vector<uint8_t>> Learner::replaced() const {
   std::vector<std::vector<uint8_t>> all;
+  all.reserve(network_->units().size());
   for (std::size_t k = 0; k < network_->units().size(); ++k) {
     const std::size_t units = static_cast<std::size_t>(network_->units()[k].units);
     std::vector<uint8_t> mask(units * static_cast<std::size_t>(network_->runs()));
