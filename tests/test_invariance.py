@@ -128,6 +128,16 @@ def test_threads_that_share_a_run(rule: str) -> None:
     assert_same_state({name: value[1:] for name, value in together.items()}, alone[0])
 
 
+def test_a_step_with_more_chunks_ends_what_forward_began() -> None:
+    x, y = np.zeros((60, 3, 24, 24), np.float32), np.zeros(60, np.int64)
+    net = kl.Network([kl.Conv2d(8, 5), kl.ReLU(), kl.MaxPool2d(2), kl.Flatten(), kl.Linear(3)], input_shape=(3, 24, 24))
+    made = kl.Learner(net, loss="cross_entropy", optimizer=kl.SGD())
+    made.forward(x[:20])
+    made.step(x, y)
+    with pytest.raises(kl.Error, match="needs a forward"):
+        made.backward(np.zeros((1, 20, 3)))
+
+
 @pytest.mark.parametrize("decay", [0.0, 1e-3])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_one_sample_is_learned_as_one_of_a_batch_is(momentum: float, decay: float) -> None:

@@ -59,8 +59,6 @@ class Learner {
     Ref<int32_t> correct;
     uint64_t work_bytes = 0;
   };
-  // Samples of an epoch, in their order, and what was seen so far.
-  struct Epoch;
   std::vector<std::pair<Ref<double>, PerRun>> record(int capacity);
   void record_loss(Pass& pass, WorkLayout& work);
   void prepare(Blocks& work, int64_t batch, int workspaces);

@@ -55,13 +55,18 @@ KLOPF_FN void store_channels(float* out, const R (&row)[columns], int count) {
 KLOPF_FN void pack_blocks(const float* weight, int outputs, int length, float* packed) {
   for (int o = 0; o < outputs; o += block, packed += static_cast<int64_t>(length) * block) {
     const int valid = outputs - o < block ? outputs - o : block;
-    for (int first = 0; first < length; first += 16) {  // a few lines of the target at a time stay in the first-level cache
-      const int end = length - first < 16 ? length : first + 16;
-      for (int i = 0; i < valid; ++i)
-        for (int l = first; l < end; ++l) packed[static_cast<int64_t>(l) * block + i] = weight[static_cast<int64_t>(o + i) * length + l];
-    }
-    for (int i = valid; i < block; ++i)
-      for (int l = 0; l < length; ++l) packed[static_cast<int64_t>(l) * block + i] = 0;
+    for (int i = 0; i < block; i += lanes)
+      for (int l = 0; l < length; l += lanes) {
+        const int left = length - l;
+        V row[lanes];
+#pragma GCC unroll 16
+        for (int k = 0; k < lanes; ++k) {
+          const float* from = weight + static_cast<int64_t>(o + i + k) * length + l;
+          row[k] = i + k >= valid ? V{} : left < lanes ? load_first(from, left) : load(from);
+        }
+        transpose<V, VI>(row);
+        for (int k = 0; k < lanes && k < left; ++k) store(packed + static_cast<int64_t>(l + k) * block + i, row[k]);
+      }
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "klopf/error.hpp"
 #include "klopf/philox.hpp"
+#include "klopf/threads.hpp"
 
 // A class is a few parts in a loose arrangement: each a patch of grating with its own orientation, frequency, colour and place. An
 // image moves, turns, scales and dims the whole, gives each grating a phase of its own (so that no single pixel tells the
@@ -127,8 +128,11 @@ void synthetic_images(uint64_t seed, uint32_t class_index, int64_t first, int64_
          {}};
     p.colour = colour(of_class, 0.8f, 0.6f);
   }
-  Painter painter(size);
-  for (int64_t i = 0; i < count; ++i, out += 3 * size * size) {
+  const int64_t bytes = static_cast<int64_t>(3) * size * size;
+  const int threads = get_threads();
+  std::vector<Painter> painters(static_cast<std::size_t>(threads), Painter(size));
+  parallel_for(count, threads, [&](int64_t i, int thread) {
+    Painter& painter = painters[static_cast<std::size_t>(thread)];
     const uint64_t number = static_cast<uint64_t>(first + i) + 1;
     Numbers n(seed, class_index, number);
     painter.clear(n);
@@ -145,8 +149,8 @@ void synthetic_images(uint64_t seed, uint32_t class_index, int64_t first, int64_
       painter.add(x + c * p.x - s * p.y, y + s * p.x + c * p.y, p.angle + turn, p.frequency / scale, n.uniform(0, 2 * pi), p.width * scale,
                   p.tint, dimmed);
     }
-    painter.finish(seed, class_index, number, 0.25f, out);
-  }
+    painter.finish(seed, class_index, number, 0.25f, out + i * bytes);
+  });
 }
 
 }  // namespace klopf

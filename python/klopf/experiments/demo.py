@@ -53,7 +53,7 @@ METHODS: dict[str, dict[str, Any]] = {
 class Settings:
     """See backprop lose plasticity, and continual backprop keep it, in two minutes."""
 
-    runs: int = option(8, "independent runs of each method", minimum=2)
+    runs: int = option(12, "independent runs of each method", minimum=2)
     seed: int = option(300, "seed of the first run; the others count on from it", minimum=0)
     threads: int = option(0, "threads; 0: KLOPF_NUM_THREADS, or one a core", minimum=0)
     quiet: bool = option(False, "show no progress")
