@@ -10,17 +10,27 @@ KLOPF_FN void add_activity(const Units& g, const float* activity, int count, con
   const int64_t rows = static_cast<int64_t>(count) * g.positions / kept, distance = static_cast<int64_t>(kept) * units;
   const auto value = [&](V y, V s) { return with_sign ? y : magnitude(shift ? y - s : y); };
   for (int k = 0; k < kept; ++k, activity += units, sum += units) {
-    const auto columns = [&](int u, auto get, auto put) {
-      const V s = shift ? get(shift + u) : V{};
-      V part[4] = {};
+    const auto columns = [&]<int n>(Number<n>, int u, auto get, auto put) {
+      V s[n], part[n][4] = {};
+      for (int c = 0; c < n; ++c) s[c] = shift ? get(shift + u + c * lanes) : V{};
       const float* y = activity + u;
       int64_t r = 0;
       for (; r + 4 <= rows; r += 4, y += 4 * distance)
-        for (int i = 0; i < 4; ++i) part[i] += value(get(y + i * distance), s);
-      for (int i = 0; r < rows; ++r, ++i, y += distance) part[i] += value(get(y), s);
-      put(sum + u, get(sum + u) + ((part[0] + part[1]) + (part[2] + part[3])));
+        for (int i = 0; i < 4; ++i)
+          for (int c = 0; c < n; ++c) part[c][i] += value(get(y + i * distance + c * lanes), s[c]);
+      for (int i = 0; r < rows; ++r, ++i, y += distance)
+        for (int c = 0; c < n; ++c) part[c][i] += value(get(y + c * lanes), s[c]);
+      for (int c = 0; c < n; ++c) {
+        float* to = sum + u + c * lanes;
+        put(to, get(to) + ((part[c][0] + part[c][1]) + (part[c][2] + part[c][3])));
+      }
     };
-    for_lanes(units, columns);
+    int u = 0;  // whole rows where they are not long: what lies side by side is read together
+    for (; u + 4 * lanes <= units; u += 4 * lanes)
+      columns(Number<4>{}, u, [](const float* p) { return load(p); }, [](float* p, V v) { store(p, v); });
+    for (; u + 2 * lanes <= units; u += 2 * lanes)
+      columns(Number<2>{}, u, [](const float* p) { return load(p); }, [](float* p, V v) { store(p, v); });
+    for_lanes(units - u, [&](int i, auto get, auto put) { columns(Number<1>{}, u + i, get, put); });
   }
 }
 

@@ -107,7 +107,8 @@ KLOPF_FN Maxima<T> best_of_tile(const float* products, int64_t distance) {
 KLOPF_FN void winograd_forward(const ConvReluPoolForward& op, const float* input, const float* weight, const float* bias, int count,
                                float* output, uint8_t* position, float* scratch, float* padded) {
   const ConvShape s = op.shape;
-  const int pooled = op.pooled_height * op.pooled_width, tiles = count * pooled;
+  const int pooled = op.pooled_height * op.pooled_width;
+  const int64_t tiles = static_cast<int64_t>(count) * pooled;
   const int64_t of_one = static_cast<int64_t>(round_up(s.outputs, block)) * s.channels;
   float *filters = scratch, *patches = filters + winograd_filters(s);
   float* products = patches + static_cast<int64_t>(transformed) * tiles_at_once * s.channels;
@@ -115,11 +116,12 @@ KLOPF_FN void winograd_forward(const ConvReluPoolForward& op, const float* input
                 product_distance = static_cast<int64_t>(tiles_at_once) * block;
   transform_filters(s, weight, filters);
   const float* image = nullptr;
-  for (int first = 0; first < tiles; first += tiles_at_once) {
-    const int size = tiles - first < tiles_at_once ? tiles - first : tiles_at_once;
+  for (int64_t first = 0; first < tiles; first += tiles_at_once) {
+    const int size = tiles - first < tiles_at_once ? static_cast<int>(tiles - first) : tiles_at_once;
     for (int t = 0; t < size; ++t) {
-      const int b = (first + t) / pooled, p = (first + t) % pooled;
-      if (p == 0 || !image) image = padded_image(s, input + static_cast<int64_t>(b) * s.height * s.width * s.channels, padded);
+      const int64_t b = (first + t) / pooled;
+      const int p = static_cast<int>((first + t) % pooled);
+      if (p == 0 || !image) image = padded_image(s, input + b * s.height * s.width * s.channels, padded);
       transform_patch(s, image + patch_offset(s, p / op.pooled_width * 2, p % op.pooled_width * 2),
                       patches + static_cast<int64_t>(t) * s.channels, patch_distance);
     }
@@ -139,7 +141,7 @@ KLOPF_FN void winograd_forward(const ConvReluPoolForward& op, const float* input
               for (int c = 0; c < T::columns; ++c) store(to + i * block + c * lanes, tile.at[i][c]);
           }
         for (int t = 0; t < size; ++t) {
-          const int64_t at = static_cast<int64_t>(first + t) * s.outputs + o;
+          const int64_t at = (first + t) * s.outputs + o;
           best_of_tile<T>(products + static_cast<int64_t>(t) * block, product_distance)
               .finish(biases, output + at, position + at, s.outputs - o);
         }
