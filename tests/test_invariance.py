@@ -130,7 +130,8 @@ def test_threads_that_share_a_run(rule: str) -> None:
 
 def test_a_step_with_more_chunks_ends_what_forward_began() -> None:
     x, y = np.zeros((60, 3, 24, 24), np.float32), np.zeros(60, np.int64)
-    net = kl.Network([kl.Conv2d(8, 5), kl.ReLU(), kl.MaxPool2d(2), kl.Flatten(), kl.Linear(3)], input_shape=(3, 24, 24))
+    layers = [kl.Conv2d(8, 5), kl.ReLU(), kl.MaxPool2d(2), kl.Flatten(), kl.Linear(3)]
+    net = kl.Network(layers, input_shape=(3, 24, 24))
     made = kl.Learner(net, loss="cross_entropy", optimizer=kl.SGD())
     made.forward(x[:20])
     made.step(x, y)
