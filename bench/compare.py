@@ -22,7 +22,7 @@ from typing import Any
 
 import klopf as kl
 from comparison import chart
-from comparison.machine import commit, machine, versions
+from comparison.machine import BUSY, commit, machine, versions
 from comparison.series import Series, measure
 from comparison.summary import heading, rows, table
 from klopf.experiments.settings import Parser, option
@@ -31,7 +31,6 @@ from peers.cases import CASES, Formulation
 from peers.protocol import WorkerError
 
 PEERS = {"torch": "PyTorch", "jax": "JAX"}
-BUSY = 0.5  # load average above which a warning is due
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import os
 import shlex
 import sys
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import klopf as kl
-from comparison.machine import commit, machine, versions
+from comparison.machine import BUSY, commit, machine, versions
 from comparison.summary import Spread, digits, spread
 from klopf.experiments.settings import Parser, option
 from klopf.files import atomic_write, check_writable
@@ -62,14 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(**parser.parse(words))
     out = Path(settings.out or Path(__file__).parent / "results" / "scaling")
     try:
+        if len(os.sched_getaffinity(0)) < 2:
+            raise kl.Error("expected at least 2 cores, got 1")
         check_writable(out)
-        about = {
+        about: dict[str, Any] = {
             "command": shlex.join(["python", "bench/scaling.py", *words]),
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "commit": commit(),
             "machine": machine(),
             "versions": versions(),
         }
+        if about["machine"]["load"] > BUSY:
+            busy = f"the machine is busy (load average {about['machine']['load']}): ratios will be off"
+            print(f"scaling.py: {busy}", file=sys.stderr)
         megabytes, results = _measure(settings)
     except kl.Error as error:
         print(f"scaling.py: {error}", file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,41 @@ def test_own_loss_is_the_same_as_the_built_in_one() -> None:
     for name in a:
         if a[name].dtype == np.float32:
             np.testing.assert_allclose(b[name], a[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+FORK = """
+import os, signal, threading, time
+import numpy as np
+import klopf as kl
+
+def made():
+    net = kl.Network([kl.Linear(64), kl.ReLU(), kl.Linear(3)], (50,), runs=3)
+    return kl.Learner(net, loss="mse", optimizer=kl.SGD())
+
+kl.set_threads(2)
+x, y, busy, stop = np.ones((2000, 50), np.float32), np.ones((2000, 3), np.float32), made(), []
+
+def work():
+    while not stop:
+        busy.run(x, y, batch_size=50, epochs=5)
+
+thread = threading.Thread(target=work)
+thread.start()
+time.sleep(0.1)
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        made().step(x, y)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+stop.append(1)
+thread.join()
+"""
+
+
+def test_a_process_may_fork_while_another_thread_learns() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=120)
 
 
 def test_a_diverged_run_is_frozen_and_the_others_go_on() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 import klopf as kl
 
+BUSY = 0.5  # load average above which a warning is due
 ROOT = Path(__file__).parent.parent.parent
 
 

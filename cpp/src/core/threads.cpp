@@ -1,5 +1,6 @@
 #include "klopf/threads.hpp"
 
+#include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -115,6 +116,8 @@ class Pool {
 std::mutex guard;  // one region at a time
 int wanted = 0;
 std::unique_ptr<Pool> pool;
+// A child forked while another thread was in a region would find the guard locked for ever.
+[[maybe_unused]] const int at_fork = pthread_atfork([] { guard.lock(); }, [] { guard.unlock(); }, [] { guard.unlock(); });
 
 int threads_locked() {
   if (wanted == 0) wanted = initial_threads();
