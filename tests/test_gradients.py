@@ -79,6 +79,16 @@ LARGE_CASES: dict[str, tuple[list[LayerSpec], tuple[int, ...], int]] = {
         (3, 31, 34),
         3,
     ),
+    "five rows": (
+        [*pooled(2, 50, 5, 1, 2), *pooled(2, 17, 5), ("Flatten", ()), ("Linear", (3,))],
+        (3, 21, 26),
+        3,
+    ),
+    "behind ReLU": (
+        [("Linear", (210,)), ("ReLU", ()), ("Linear", (150,)), ("ReLU", ()), ("Linear", (133,))],
+        (70,),
+        141,
+    ),
     "several chunks": ([*pooled(2, 8, 5), ("Flatten", ()), ("Linear", (3,))], (3, 24, 24), 62),
 }
 

@@ -193,6 +193,31 @@ def test_shared_samples_are_the_same_as_copies() -> None:
     assert_same_state(shared.state(), copied.state())
 
 
+@pytest.mark.parametrize("outputs", [64, 133, 300])
+def test_zeros_left_out_change_no_bit(outputs: int) -> None:
+    """Half a batch of rows full of zeros, alone or before rows that have none."""
+    rng = np.random.default_rng(outputs)
+
+    bias = rng.normal(size=(1, outputs)).astype(np.float32)
+
+    def made() -> kl.Learner:
+        net = kl.Network([kl.Linear(outputs)], (170,))
+        net.load_state_dict({**net.state_dict(), "0.bias": bias})
+        return kl.Learner(net, loss="mse", optimizer=kl.SGD())
+
+    few, many = made(), made()
+    x = np.where(rng.random((50, 170)) < 0.6, 0, rng.normal(size=(50, 170))).astype(np.float32)
+    more = rng.normal(size=(200, 170)).astype(np.float32)
+    np.testing.assert_array_equal(few.forward(x), many.forward(np.concatenate([x, more]))[:, :50])
+
+    # The gradient of weights: all of it dense, or most of it zero.
+    grad = rng.normal(size=(1, 50, outputs)).astype(np.float32)
+    few.backward(grad)
+    many.backward(np.concatenate([grad, np.zeros((1, 200, outputs), np.float32)], axis=1))
+    for name, expected in few.gradients().items():
+        np.testing.assert_array_equal(many.gradients()[name], expected, err_msg=name)
+
+
 def test_own_loss_is_the_same_as_the_built_in_one() -> None:
     built_in, own = learner("cbp weight", "adam", SEEDS), learner("cbp weight", "adam", SEEDS)
     for _ in range(6):

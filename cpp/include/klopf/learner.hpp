@@ -64,6 +64,7 @@ class Learner {
   void prepare(Blocks& work, int64_t batch, int workspaces);
   Play play(int run, const Blocks& work, int workspace, const Samples& samples, int64_t first, int64_t count) const;
   Play chunk(const Play& batch, int index) const;
+  bool share_runs(int64_t batch) const;  // whether threads share the chunks of a run
   void forward_backward(const Play& batch, int chunk);
   void learn(const Play& batch);
   void finish(const Play& batch);

@@ -6,8 +6,6 @@ KLOPF_FN int64_t padded_size(const ConvShape& s) {
 KLOPF_FN int row_length(const ConvShape& s) { return s.kernel_width * s.channels; }
 KLOPF_FN int row_stride(const ConvShape& s) { return (s.width + 2 * s.padding) * s.channels; }
 KLOPF_FN int patch_length(const ConvShape& s) { return s.kernel_height * row_length(s); }
-KLOPF_FN int round_up(int n, int to) { return (n + to - 1) / to * to; }
-KLOPF_FN int64_t round_up64(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // The image with zeros around it, or the image itself where there is no padding.
 KLOPF_FN const float* padded_image(const ConvShape& s, const float* image, float* buffer) {

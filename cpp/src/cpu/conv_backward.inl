@@ -47,58 +47,6 @@ KLOPF_FN int images_per_chunk(const ConvShape& s, const Slices& v, int places) {
   return images < 1 ? 1 : images > 64 ? 64 : static_cast<int>(images);
 }
 
-// Adds to Rows rows of Columns registers, which stay in registers over the whole list.
-template <class R, int Rows, int Columns>
-KLOPF_FN void gather_block(List list, int count, const float* from, int from_stride, float* to, int to_stride) {
-  R sum[Rows][Columns];
-#pragma GCC unroll 5
-  for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 12
-    for (int c = 0; c < Columns; ++c) sum[r][c] = load<R>(to + r * to_stride + c * width_of<R>);
-  for (int n = 0; n < count; ++n) {
-    const R g = broadcast<R>(list.grad[n]);
-    const float* x = from + list.at[n];
-#pragma GCC unroll 5
-    for (int r = 0; r < Rows; ++r, x += from_stride) {
-      asm("" : "+r"(x));  // else the compiler keeps a pointer for each register, and runs out of registers for them
-#pragma GCC unroll 12
-      for (int c = 0; c < Columns; ++c) sum[r][c] = fma(g, load<R>(x + c * width_of<R>), sum[r][c]);
-    }
-  }
-#pragma GCC unroll 5
-  for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 12
-    for (int c = 0; c < Columns; ++c) store(to + r * to_stride + c * width_of<R>, sum[r][c]);
-}
-
-template <class R, int Columns>
-KLOPF_FN void gather_rows(List list, int count, const float* from, int from_stride, float* to, int to_stride, int rows) {
-  constexpr int together = Columns <= 2 ? 5 : Columns <= 4 ? 3 : Columns <= 6 ? 2 : 1;
-  int r = 0;
-  for (; r + together <= rows; r += together)
-    gather_block<R, together, Columns>(list, count, from + r * from_stride, from_stride, to + r * to_stride, to_stride);
-  for (; r < rows; ++r) gather_block<R, 1, Columns>(list, count, from + r * from_stride, from_stride, to + r * to_stride, to_stride);
-}
-
-// to[r][i] += sum over the list of grad * from[at + r][i], for `rows` rows of `length` floats (whole registers).
-template <class R>
-KLOPF_FN void gather(List list, int count, const float* from, int from_stride, float* to, int to_stride, int rows, int length) {
-  for (int left = length / width_of<R>; left > 0;) {
-    const auto columns = [&]<int n>(Number<n>) {
-      gather_rows<R, n>(list, count, from, from_stride, to, to_stride, rows);
-      from += n * width_of<R>, to += n * width_of<R>, left -= n;
-    };
-    if (left >= 12) columns(Number<12>{});
-    else if (left >= 8) columns(Number<8>{});
-    else if (left >= 6) columns(Number<6>{});
-    else if (left >= 5) columns(Number<5>{});
-    else if (left >= 4) columns(Number<4>{});
-    else if (left >= 3) columns(Number<3>{});
-    else if (left >= 2) columns(Number<2>{});
-    else columns(Number<1>{});
-  }
-}
-
 // One slice of a row of pixels, [pixels, from_channels] to [pixels, to_channels].
 KLOPF_FN void copy_channels(const float* from, int from_channels, float* to, int to_channels, int pixels, int channels) {
   if (channels == lanes)
@@ -158,7 +106,7 @@ struct ConvBackwardScratch {
     pixel_capacity = s.outputs + slack;
     const int64_t in_chunk = static_cast<int64_t>(chunk) * pixels;
     floats = 0;
-    const auto take = [&](int64_t count) { return memory + (floats += round_up64(count, 16)) - round_up64(count, 16); };
+    const auto take = [&](int64_t count) { return memory + (floats += round_up(count, 16)) - round_up(count, 16); };
     const auto take_int = [&](int64_t count) { return reinterpret_cast<int32_t*>(take(count)); };
     grads = take(v.count * filters);
     weights = take(v.count * filters);

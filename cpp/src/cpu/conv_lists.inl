@@ -1,30 +1,6 @@
 // Which places of a convolution's output have a gradient that is not zero: behind ReLU and 2x2 max pooling at most a quarter. Lists of
 // (gradient, offset), for each filter over the places of some images, and for each output pixel over the filters.
 
-struct List {
-  float* grad;
-  int32_t* at;
-};
-
-// Appends the lanes whose gradient is not zero, and returns how many. A whole register may be written.
-KLOPF_FN int append(V grad, VI at, List to) {
-#if defined(__AVX512F__)
-  const __mmask16 keep = _mm512_test_epi32_mask(reinterpret_cast<__m512i>(grad), _mm512_set1_epi32(0x7FFFFFFF));
-  _mm512_storeu_ps(to.grad, _mm512_maskz_compress_ps(keep, reinterpret_cast<__m512>(grad)));
-  _mm512_storeu_si512(to.at, _mm512_maskz_compress_epi32(keep, reinterpret_cast<__m512i>(at)));
-  return __builtin_popcount(keep);
-#else
-  const VI bits = reinterpret_cast<VI>(grad) & 0x7FFFFFFF;
-  int n = 0;
-  for (int i = 0; i < lanes; ++i) {
-    to.grad[n] = grad[i];
-    to.at[n] = at[i];
-    n += bits[i] != 0;
-  }
-  return n;
-#endif
-}
-
 // table[index] for each lane, where indices are below 256 and those that matter below `size`.
 KLOPF_FN VI look_up(const int32_t* table, [[maybe_unused]] int size, VI index) {
 #if defined(__AVX512F__)  // with a mask: without one, GCC 12 warns of its own header
@@ -73,7 +49,7 @@ KLOPF_FN void list_filters(const OutputGradient& from, int64_t first, int64_t pl
     __builtin_memcpy(&offset, offsets + p, sizeof(offset));
     for (int k = 0; k < filters; ++k) {
       const VI at = from.position ? offset + look_up(inside, window_size, widen(position[k])) : offset;
-      counts[k] += append(grad[k], at, {lists[k].grad + counts[k], lists[k].at + counts[k]});
+      counts[k] += append(grad[k], at, {lists[k].value + counts[k], lists[k].at + counts[k]});
     }
   }
   for (int k = 0; k < filters; ++k) grad_bias[k] = bias[k];
@@ -97,7 +73,7 @@ KLOPF_FN void list_pixels(const OutputGradient& from, int64_t place, int window_
         for (int i = from.filters - o; i < lanes; ++i) grad[i] = 0;
       const VI position = widen(w);
       for (int k = 0; k < window_size; ++k)
-        counts[k] += append(position == VI{} + k ? grad : V{}, at, {lists[k].grad + counts[k], lists[k].at + counts[k]});
+        counts[k] += append(position == VI{} + k ? grad : V{}, at, {lists[k].value + counts[k], lists[k].at + counts[k]});
     }
     return;
   }
@@ -106,7 +82,7 @@ KLOPF_FN void list_pixels(const OutputGradient& from, int64_t place, int window_
   for (int o = 0; o < from.filters; ++o) {
     const int k = position ? position[o] : 0;
     if (k == no_position || grad[o] == 0) continue;
-    lists[k].grad[counts[k]] = grad[o];
+    lists[k].value[counts[k]] = grad[o];
     lists[k].at[counts[k]++] = o * filter_size;
   }
 }

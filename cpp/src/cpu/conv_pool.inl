@@ -38,13 +38,20 @@ KLOPF_FN void convolve_and_pool(const ConvReluPoolForward& op, const float* imag
   }
 }
 
+// Floats of work memory, before that of a padded image.
+KLOPF_FN int64_t conv_relu_pool_work(const ConvReluPoolForward& op) {
+  if (winograd_fits(op)) return winograd_scratch(op.shape);
+  if (winograd_rows_fit(op)) return winograd_rows_scratch(op);
+  return packed_size(op.shape);
+}
+
 void conv_relu_pool_forward(const ConvReluPoolForward& op, const Play& play) {
   const ConvShape s = op.shape;
   const float *weight = play.at(op.weight), *bias = play.at(op.bias), *input = play.at(op.input);
-  float *packed = play.at(op.scratch), *buffer = packed + packed_size(s), *output = play.at(op.output);
+  float *packed = play.at(op.scratch), *buffer = packed + conv_relu_pool_work(op), *output = play.at(op.output);
   uint8_t* position = play.at(op.position);
-  if (winograd_fits(op))
-    return winograd_forward(op, input, weight, bias, play.batch.count, output, position, packed, packed + winograd_scratch(s));
+  if (winograd_fits(op)) return winograd_forward(op, input, weight, bias, play.batch.count, output, position, packed, buffer);
+  if (winograd_rows_fit(op)) return winograd_rows_forward(op, input, weight, bias, play.batch.count, output, position, packed, buffer);
   pack_blocks(weight, s.outputs, patch_length(s), packed);
   for (int b = 0; b < play.batch.count; ++b) {
     const float* image = padded_image(s, input + static_cast<int64_t>(b) * s.height * s.width * s.channels, buffer);

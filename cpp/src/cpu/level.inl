@@ -20,10 +20,13 @@ namespace {
 // clang-format off: each builds on those before it
 #include "cpu/vec.inl"
 #include "cpu/tile.inl"
+#include "cpu/gather.inl"
+#include "cpu/sparse.inl"
 #include "cpu/linear.inl"
 #include "cpu/conv.inl"
 #include "cpu/maxima.inl"
 #include "cpu/winograd.inl"
+#include "cpu/winograd_rows.inl"
 #include "cpu/conv_pool.inl"
 #include "cpu/conv_lists.inl"
 #include "cpu/conv_backward.inl"
@@ -36,8 +39,7 @@ namespace {
 int64_t linear_scratch(const LinearShape& s) { return static_cast<int64_t>(round_up(s.outputs, block)) * s.inputs; }
 int64_t conv_scratch(const ConvShape& s) { return packed_size(s) + (s.padding ? padded_size(s) : 0); }
 int64_t conv_relu_pool_scratch(const ConvReluPoolForward& op) {
-  const int64_t direct = packed_size(op.shape), fast = winograd_fits(op) ? winograd_scratch(op.shape) : 0;
-  return (direct > fast ? direct : fast) + (op.shape.padding ? padded_size(op.shape) : 0);
+  return conv_relu_pool_work(op) + (op.shape.padding ? padded_size(op.shape) : 0);
 }
 int64_t conv_backward_scratch(const ConvShape& s, int places) { return backward_scratch(s, places); }
 int64_t unit_utility_scratch(const Units& g) { return utility_scratch(g); }

@@ -12,6 +12,9 @@ void linear_forward(const LinearForward& op, const Play& play) {
             bias[o] + dot(input + static_cast<int64_t>(b) * inputs, weight + static_cast<int64_t>(o) * inputs, inputs);
     return;
   }
+  const Matrix x{input, inputs, 1};
+  if (can_be_sparse(outputs) && is_sparse(x, count, inputs))
+    return multiply_sparse(x, count, {weight, 1, inputs}, outputs, inputs, bias, output);
   float* packed = play.at(op.scratch);
   pack_blocks(weight, outputs, inputs, packed);
   for (int o = 0; o < outputs; o += block, packed += static_cast<int64_t>(inputs) * block) {
@@ -32,6 +35,9 @@ void linear_forward(const LinearForward& op, const Play& play) {
 
 // out[rows, columns] = a^T-or-a times b: out[r][v] = sum_l a[r * a_row + l * a_step] * b[l * columns + v].
 KLOPF_FN void multiply_rows(const float* a, int64_t a_row, int64_t a_step, int rows, const float* b, int columns, int length, float* out) {
+  const Matrix left{a, a_row, a_step};
+  if (can_be_sparse(columns) && is_sparse(left, rows, length))
+    return multiply_sparse(left, rows, {b, columns, 1}, columns, length, nullptr, out);
   for (int v = 0; v < columns; v += block)
     with_tile(columns - v, [&](auto empty) {
       for (int r = 0; r < rows; r += empty.rows) {

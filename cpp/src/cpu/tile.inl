@@ -39,6 +39,13 @@ KLOPF_FN void multiply_add(T& tile, const float* const a[most_rows], int64_t a_s
   tile = t;
 }
 
+// Stores all rows, a block apart.
+template <class T>
+KLOPF_FN void store_rows(float* to, const T& tile) {
+  for (int i = 0; i < T::rows; ++i)
+    for (int c = 0; c < T::columns; ++c) store(to + i * block + c * width_of<typename T::R>, tile.at[i][c]);
+}
+
 // Stores the first `count` channels of a row.
 template <class R, int columns>
 KLOPF_FN void store_channels(float* out, const R (&row)[columns], int count) {

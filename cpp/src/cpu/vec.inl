@@ -168,6 +168,10 @@ KLOPF_FN void transpose(R (&row)[lanes]) {
   }
 }
 
+template <class Integer>
+KLOPF_FN Integer round_up(Integer n, int to) {
+  return (n + to - 1) / to * to;
+}
 // A number as a type.
 template <int n>
 struct Number {};

@@ -78,6 +78,8 @@ void Learner::prepare(Blocks& work, int64_t batch, int workspaces) {
   if (work.count() < workspaces * most_chunks_) work = Blocks(workspaces * most_chunks_, training_.work_bytes);
 }
 
+bool Learner::share_runs(int64_t batch) const { return get_threads() > network_->runs() && network_->chunks(batch).count > 1; }
+
 // A batch of a run in one of the workspaces.
 Play Learner::play(int run, const Blocks& work, int workspace, const Samples& samples, int64_t first, int64_t count) const {
   const Chunks chunks = network_->chunks(count);
@@ -130,7 +132,7 @@ void Learner::learn(const Play& batch) {
 StepResult Learner::step(const Samples& samples) {
   check("learner.step", *network_, loss_, samples);
   const int runs = network_->runs(), threads = get_threads(), chunks = network_->chunks(samples.count).count;
-  const bool shared = threads > runs && chunks > 1;  // threads share the chunks of a run
+  const bool shared = share_runs(samples.count);
   const int workspaces = std::min(threads, runs);
   prepare(thread_work_, samples.count, workspaces);
   StepResult result;

@@ -25,7 +25,7 @@ History Learner::run(const Samples& samples, const RunOptions& options) {
   check(options), check("learner.run", *network_, loss_, samples);
   const int64_t batch_size = std::min(options.batch_size, samples.count), epochs = options.epochs;
   const int runs = network_->runs(), threads = get_threads(), workspaces = std::min(threads, runs);
-  const bool shared = threads > runs && network_->chunks(batch_size).count > 1;  // threads share the chunks of a run
+  const bool shared = share_runs(batch_size);
   prepare(thread_work_, batch_size, workspaces);
   History history;
   history.loss.assign(static_cast<std::size_t>(runs * epochs), std::numeric_limits<double>::quiet_NaN());
