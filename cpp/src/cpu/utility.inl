@@ -2,32 +2,38 @@
 
 KLOPF_FN int kept_positions(const Units& g) { return g.weights_by_position ? g.positions : 1; }
 
-// Adds to sum [kept positions, U] |activity - shift| (or, signed, the activity) over samples, and over positions that are not kept
-// apart. Four rows are summed side by side, so that additions need not wait for each other.
+// Adds to magnitudes [kept positions, U] |activity - shift| over samples and positions that are not kept apart; and where asked to
+// signed_sum [U] the activity, over all positions. Four rows are summed side by side, so that additions need not wait for each other.
 template <bool with_sign>
-KLOPF_FN void add_activity(const Units& g, const float* activity, int count, const float* shift, float* sum) {
+KLOPF_FN void add_activity(const Units& g, const float* activity, int count, const float* shift, float* magnitudes, float* signed_sum) {
   const int kept = kept_positions(g), units = g.units;
   const int64_t rows = static_cast<int64_t>(count) * g.positions / kept, distance = static_cast<int64_t>(kept) * units;
-  const auto value = [&](V y, V s) { return with_sign ? y : magnitude(shift ? y - s : y); };
-  for (int k = 0; k < kept; ++k, activity += units, sum += units) {
+  for (int k = 0; k < kept; ++k, activity += units, magnitudes += units) {
     const auto columns = [&]<int n>(Number<n>, int u, auto get, auto put) {
-      V s[n], part[n][4] = {};
+      V s[n], size[n][4] = {}, sum[n][4] = {};
       for (int c = 0; c < n; ++c) s[c] = shift ? get(shift + u + c * lanes) : V{};
+      const auto take = [&](const float* from, int c, int i) {
+        const V y = get(from + c * lanes);
+        size[c][i] += magnitude(shift ? y - s[c] : y);
+        if constexpr (with_sign) sum[c][i] += y;
+      };
       const float* y = activity + u;
       int64_t r = 0;
       for (; r + 4 <= rows; r += 4, y += 4 * distance)
         for (int i = 0; i < 4; ++i)
-          for (int c = 0; c < n; ++c) part[c][i] += value(get(y + i * distance + c * lanes), s[c]);
+          for (int c = 0; c < n; ++c) take(y + i * distance, c, i);
       for (int i = 0; r < rows; ++r, ++i, y += distance)
-        for (int c = 0; c < n; ++c) part[c][i] += value(get(y + c * lanes), s[c]);
+        for (int c = 0; c < n; ++c) take(y, c, i);
+      const auto add = [&](float* to, const V(&part)[4]) { put(to, get(to) + ((part[0] + part[1]) + (part[2] + part[3]))); };
       for (int c = 0; c < n; ++c) {
-        float* to = sum + u + c * lanes;
-        put(to, get(to) + ((part[c][0] + part[c][1]) + (part[c][2] + part[c][3])));
+        add(magnitudes + u + c * lanes, size[c]);
+        if constexpr (with_sign) add(signed_sum + u + c * lanes, sum[c]);
       }
     };
     int u = 0;  // whole rows where they are not long: what lies side by side is read together
-    for (; u + 4 * lanes <= units; u += 4 * lanes)
-      columns(Number<4>{}, u, [](const float* p) { return load(p); }, [](float* p, V v) { store(p, v); });
+    if constexpr (!with_sign)
+      for (; u + 4 * lanes <= units; u += 4 * lanes)
+        columns(Number<4>{}, u, [](const float* p) { return load(p); }, [](float* p, V v) { store(p, v); });
     for (; u + 2 * lanes <= units; u += 2 * lanes)
       columns(Number<2>{}, u, [](const float* p) { return load(p); }, [](float* p, V v) { store(p, v); });
     for_lanes(units - u, [&](int i, auto get, auto put) { columns(Number<1>{}, u + i, get, put); });
@@ -36,15 +42,10 @@ KLOPF_FN void add_activity(const Units& g, const float* activity, int count, con
 
 void unit_activity(const UnitActivity& op, const Play& play) {
   const Units& g = op.group;
-  const int kept = kept_positions(g), units = g.units, count = play.batch.count;
-  const float* activity = play.at(g.activity);
   float *signed_sum = play.at(op.sums.signed_sum), *magnitudes = play.at(op.sums.magnitude);
-  for (int i = 0; i < kept * units; ++i) magnitudes[i] = 0;
-  add_activity<false>(g, activity, count, nullptr, magnitudes);
-  for (int u = 0; u < units; ++u) signed_sum[u] = 0;
-  Units together = g;  // the sign's sum is over all positions
-  together.weights_by_position = 0;
-  add_activity<true>(together, activity, count, nullptr, signed_sum);
+  for (int i = 0; i < kept_positions(g) * g.units; ++i) magnitudes[i] = 0;
+  for (int u = 0; u < g.units; ++u) signed_sum[u] = 0;
+  add_activity<true>(g, play.at(g.activity), play.batch.count, nullptr, magnitudes, signed_sum);
 }
 
 KLOPF_FN int64_t utility_scratch(const Units& g) { return static_cast<int64_t>(g.positions) * g.units * 2 + g.units * 2; }
@@ -111,7 +112,7 @@ void unit_utility(const UnitUtility& op, const Play& play) {
     using Measure = decltype(measure);
     if constexpr (Measure::needs.centred) {
       for (int i = 0; i < kept * units; ++i) deviation[i] = 0;
-      for (int c = 0; c < play.chunks; ++c) add_activity<false>(g, play.at(g.activity, c), play.count_of(c), centre, deviation);
+      for (int c = 0; c < play.chunks; ++c) add_activity<false>(g, play.at(g.activity, c), play.count_of(c), centre, deviation, nullptr);
     }
     for (int u = 0; u < units; ++u) {
       UnitSignals signals{0, 0, contribution[u], 0, 0, 0};
