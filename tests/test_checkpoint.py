@@ -9,6 +9,8 @@ import pytest
 
 import klopf as kl
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def small(runs: int = 2) -> kl.Learner:
     net = kl.Network(

@@ -16,6 +16,8 @@ from reference.differences import central_difference
 from reference.network import Network
 from reference.recording import LayerSpec
 
+pytestmark = pytest.mark.usefixtures("device")
+
 FORWARD_TOLERANCE = 1e-5
 BACKWARD_TOLERANCE = 1e-5
 

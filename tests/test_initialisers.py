@@ -9,6 +9,8 @@ import pytest
 
 import klopf as kl
 
+pytestmark = pytest.mark.usefixtures("device")
+
 Bounds = Callable[[int, int, float], tuple[float, float]]  # fan_in, fan_out, gain: of weights, of biases
 
 BOUNDS: dict[str, Bounds] = {

@@ -12,6 +12,8 @@ import twins
 from reference.arrays import relative_error
 from reference.recording import LayerSpec
 
+pytestmark = pytest.mark.usefixtures("device")
+
 SPECS: list[LayerSpec] = [
     *[("Conv2d", (4, 3)), ("ReLU", ()), ("MaxPool2d", (2,))],
     *[("Flatten", ()), ("Linear", (5,))],

@@ -14,6 +14,8 @@ import pytest
 
 import klopf as kl
 
+pytestmark = pytest.mark.usefixtures("device")
+
 SEEDS = [3, 11, 4, 900, 5, 6, 2**63 + 1]
 ROOT = np.random.default_rng(0)
 IMAGES = ROOT.integers(0, 256, (7, 30, 3, 12, 13), dtype=np.uint8)

@@ -12,6 +12,8 @@ from reference.arrays import relative_error
 from reference.losses import LOSSES
 from reference.recording import LayerSpec
 
+pytestmark = pytest.mark.usefixtures("device")
+
 TOLERANCE = 1e-6
 OUTPUTS = 5
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from klopf import metrics
 from klopf._core import Error
 
+pytestmark = pytest.mark.usefixtures("device")
+
 Array = NDArray[Any]
 
 shapes = st.tuples(*[st.integers(1, 4)] * 2, st.integers(1, 5)) | st.tuples(*[st.integers(1, 3)] * 5)

@@ -11,6 +11,8 @@ import twins
 from reference import optimizers
 from reference.arrays import relative_error
 
+pytestmark = pytest.mark.usefixtures("device")
+
 TOLERANCE = 1e-6
 STEPS, RUNS, INPUTS, OUTPUTS = 100, 3, 6, 5
 

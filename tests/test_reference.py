@@ -14,6 +14,8 @@ from reference.layers import LAYERS, build
 from reference.losses import LOSSES
 from reference.network import Learner, Network
 
+pytestmark = pytest.mark.usefixtures("device")
+
 TOLERANCE = 1e-12  # both are float64; seen: 2e-15
 STORED_TOLERANCE = 1e-7  # the final weights of the convolutional recordings are stored as float32
 

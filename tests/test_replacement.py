@@ -14,6 +14,8 @@ from reference.arrays import relative_error
 from reference.continual_backprop import Settings, replacements_due
 from reference.recording import LayerSpec
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 class Still:
     """A network whose optimizer has nothing to do: dL/dy is zero, and only the unit rule acts."""

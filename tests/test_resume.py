@@ -52,9 +52,9 @@ def next_life(folder: Path, draw: random.Random) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_killed_again_and_again(name: str, tmp_path: Path) -> None:
+def test_killed_again_and_again(name: str, device: str, tmp_path: Path) -> None:
     draw = random.Random(name)
-    (tmp_path / "command").write_text(" ".join([*COMMAND, *STREAMS[name]]))
+    (tmp_path / "command").write_text(" ".join([*COMMAND, *STREAMS[name], "--device", device]))
     finished(next_life(tmp_path, draw))
     whole = contents(tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "whole")

@@ -8,6 +8,8 @@ import klopf as kl
 import twins
 from reference.recording import LayerSpec
 
+pytestmark = pytest.mark.usefixtures("device")
+
 SPECS: list[LayerSpec] = [("Linear", (60,)), ("ReLU", ()), ("Linear", (50,))]
 INPUTS, RUNS = 40, 3
 

@@ -11,6 +11,8 @@ import twins
 from reference import recording
 from reference.arrays import relative_error
 
+pytestmark = pytest.mark.usefixtures("device")
+
 TOLERANCE = 1e-4
 RUNS = 2  # both follow the recording
 

@@ -13,6 +13,8 @@ from reference.units import bias_corrected
 from reference.utilities import MEASURES
 from twins import Lockstep
 
+pytestmark = pytest.mark.usefixtures("device")
+
 TOLERANCE = 1e-4
 RUNS, STEPS = 3, 40
 

@@ -22,7 +22,8 @@ PYBIND11_MODULE(_core, m) {
   m.attr("losses") = py::tuple(py::cast(loss_names()));
   m.attr("utilities") = py::tuple(py::cast(utility_names()));
   m.attr("initialisers") = py::tuple(py::cast(initialiser_names()));
-  m.def("devices", [] { return std::vector<std::string>{"cpu"}; }, "Devices that networks can live on.");
+  m.def("devices", &devices, "Devices that networks can live on.");
+  m.def("gpu_status", &gpu_status, "Which GPUs can be used, or why none can.");
   m.def("set_threads", &set_threads, py::arg("count"),
         "Threads of the CPU (default: KLOPF_NUM_THREADS, or all processors). Results do not depend on it.");
   m.def("get_threads", &get_threads, "Threads of the CPU.");

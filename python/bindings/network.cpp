@@ -39,10 +39,8 @@ py::array_t<float> infer(Network& net, const ArrayLike& x, const OptionalArrayLi
 
 std::shared_ptr<Network> make(std::vector<Layer> layers, std::vector<int64_t> input_shape, int runs,
                               const std::optional<std::vector<uint64_t>>& seeds, const std::string& init, const std::string& device) {
-  if (device != "cpu" && device != "auto")
-    throw Error("[network] device must be \"cpu\" or \"auto\" (this klopf is built for the CPU), got \"" + device + "\"");
   return std::make_shared<Network>(
-      NetworkOptions{std::move(layers), std::move(input_shape), runs, seeds.value_or(std::vector<uint64_t>{}), init});
+      NetworkOptions{std::move(layers), std::move(input_shape), runs, seeds.value_or(std::vector<uint64_t>{}), init, device});
 }
 
 py::typing::Tuple<int64_t, py::ellipsis> input_shape(const Network& net) { return py::tuple(py::cast(net.options().input_shape)); }
@@ -73,7 +71,7 @@ Args:
     runs: R
     seeds: one a run; default 0 .. runs - 1
     init: initial distribution, one of klopf.initialisers
-    device: "cpu" or "auto"
+    device: one of klopf.devices(), or "auto": the first GPU, or the CPU
 
 Raises:
     klopf.Error: layers that do not fit, unknown names, a device that is not there)";
@@ -109,6 +107,8 @@ void bind_network(py::module_& m) {
       .def_property_readonly("input_shape", &input_shape, "(inputs,) or (channels, height, width)")
       .def_property_readonly(
           "init", [](const Network& net) { return net.options().init; }, "Initial distribution.")
+      .def_property_readonly(
+          "device", [](const Network& net) { return net.options().device; }, "As given.")
       .def_property_readonly("outputs", &Network::outputs, "O")
       .def("__call__", &infer, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
            "Inference: x [B, ...] shared by all runs, or [R, B, ...] -> [R, B, O].")

@@ -156,13 +156,14 @@ def _info(arguments: list[str]) -> None:
     import numpy
 
     import klopf
-    from klopf._core import isa_levels
+    from klopf._core import gpu_status, isa_levels
 
     rows = {
         "klopf": klopf.__version__,
         "instruction set": f"{klopf.isa()} of {', '.join(isa_levels())} (KLOPF_ISA chooses)",
         "threads": klopf.get_threads(),
-        "devices": ", ".join(str(device) for device in klopf.devices()),
+        "devices": ", ".join(klopf.devices()),
+        "gpu": gpu_status(),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
     }

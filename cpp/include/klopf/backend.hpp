@@ -1,9 +1,11 @@
 #pragma once
 #include <cstddef>
+#include <memory>
+#include <string>
 #include <variant>
 #include <vector>
 
-#include "klopf/operations.hpp"
+#include "klopf/layout.hpp"
 
 namespace klopf {
 
@@ -16,13 +18,16 @@ class Backend {
   KLOPF_OPERATIONS(KLOPF_DECLARE)
 #undef KLOPF_DECLARE
 
-  // Floats of scratch memory that these operations want.
-  virtual std::size_t scratch(const LinearForward& op) const = 0;
-  virtual std::size_t scratch(const ConvForward& op) const = 0;
-  virtual std::size_t scratch(const ConvBackward& op) const = 0;
-  virtual std::size_t scratch(const ConvReluPoolForward& op) const = 0;
-  virtual std::size_t scratch(const ConvReluPoolBackward& op) const = 0;
-  virtual std::size_t scratch(const UnitUtility& op) const = 0;
+  // Null: the host's memory, and a play is of one run. Else of all runs at once, whose blocks live there.
+  virtual std::shared_ptr<Memory> memory() const { return nullptr; }
+
+  // Floats of scratch memory that these operations want for batches up to a size.
+  virtual std::size_t scratch(const LinearForward&, int) const { return 0; }
+  virtual std::size_t scratch(const ConvForward&, int) const { return 0; }
+  virtual std::size_t scratch(const ConvBackward&, int) const { return 0; }
+  virtual std::size_t scratch(const ConvReluPoolForward&, int) const { return 0; }
+  virtual std::size_t scratch(const ConvReluPoolBackward&, int) const { return 0; }
+  virtual std::size_t scratch(const UnitUtility&, int) const { return 0; }
 };
 
 #define KLOPF_ALTERNATIVE(Type, name) , Type
@@ -42,5 +47,10 @@ KLOPF_OPERATIONS(KLOPF_CALL)
 inline void play_program(Backend& backend, const Program& program, const Play& play) {
   for (const Operation& operation : program) std::visit([&](const auto& op) { call(backend, op, play); }, operation);
 }
+
+// Devices by name: "cpu", "cuda" (the same as "cuda:0"), "cuda:1", ...; "auto" is the first GPU, or the CPU. Throws Error.
+std::shared_ptr<Backend> make_backend(const std::string& device);
+std::vector<std::string> devices();
+std::string gpu_status();  // what was built, what can be used, and why not
 
 }  // namespace klopf

@@ -85,26 +85,59 @@ class WorkLayout {
   uint64_t bytes_ = 0;
 };
 
-// One zeroed block of memory a run (or a thread), each aligned to a cache line.
+// Memory of a device, which the host cannot read. Throws Error where there is not enough, or the device fails.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  virtual char* allocate(uint64_t bytes) = 0;  // zeroed
+  virtual void release(char* p) = 0;
+  // `rows` rows of `width` bytes that begin `pitch` bytes apart. The host's memory may be used again when a call returns.
+  virtual void to_device(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) = 0;
+  virtual void to_host(void* to, uint64_t to_pitch, const char* from, uint64_t from_pitch, uint64_t width, uint64_t rows) = 0;
+};
+
+// One zeroed block of memory a run (or a thread), each aligned to a cache line. On a device they live there, and in the host's memory
+// as well where they are mirrored; whoever is about to read or change one side says so first, and gets it as it should be.
 class Blocks {
  public:
   Blocks() = default;
-  Blocks(int count, uint64_t bytes);
+  Blocks(int count, uint64_t bytes, std::shared_ptr<Memory> memory = nullptr, bool mirrored = true);
+  // The host's side. Current after on_host(), whose `change` says that it will be written.
   char* block(int i) const { return data_.get() + stride_ * static_cast<uint64_t>(i); }
   template <class T>
   T* at(Ref<T> ref, int i) const {
     return reinterpret_cast<T*>(block(i) + ref.offset);
+  }
+  void on_host(bool change) const;
+  // Where a play finds the first block, which it may change.
+  char* to_play() const;
+  // One array of every block, [count, n], wherever they are.
+  template <class T>
+  std::vector<T> fetch(Ref<T> ref, std::size_t n = 1) const {
+    std::vector<T> out(n * static_cast<std::size_t>(count_));
+    read(ref.offset, n * sizeof(T), out.data());
+    return out;
+  }
+  template <class T>
+  void put(Ref<T> ref, const std::vector<T>& values) const {
+    write(ref.offset, values.size() / static_cast<std::size_t>(count_) * sizeof(T), values.data());
   }
   int count() const { return count_; }
   uint64_t stride() const { return stride_; }
 
  private:
   struct Free {
+    std::shared_ptr<Memory> memory;  // absent: the host's
     void operator()(char* p) const;
   };
-  std::unique_ptr<char, Free> data_;
+  void read(uint64_t offset, uint64_t width, void* to) const;
+  void write(uint64_t offset, uint64_t width, const void* from) const;
+  std::shared_ptr<Memory> memory_;
+  std::unique_ptr<char, Free> data_, device_;
   uint64_t stride_ = 0;
   int count_ = 0;
+  enum class Newest { both, host, device };
+  mutable Newest newest_ = Newest::both;
 };
 
 // Zeroes the arrays that a restart clears, in every run.

@@ -56,7 +56,8 @@ class Learner {
     Program observe;  // what rules look at between forward and backward
     Program judge;
     Ref<double> loss;
-    Ref<int32_t> correct;
+    Ref<int32_t> correct, active;
+    Tally tally;
     uint64_t work_bytes = 0;
   };
   std::vector<std::pair<Ref<double>, PerRun>> record(int capacity);
@@ -71,6 +72,14 @@ class Learner {
   template <class F>
   void for_chunks(const Samples& samples, F work);
   std::vector<std::vector<uint8_t>> replaced() const;
+
+  // The same where all runs are played together.
+  Play play_together(const Blocks& work, const Pass& pass) const;
+  void learn_together(const Play& play);
+  StepResult step_together(const Samples& samples);
+  History run_together(const Samples& samples, const RunOptions& options);
+  Evaluation evaluate_together(const Samples& samples);
+  std::vector<float> forward_together(const Samples& samples);
 
   std::shared_ptr<Network> network_;
   LossKind loss_;

@@ -53,6 +53,7 @@ struct NetworkOptions {
   int runs = 1;
   std::vector<uint64_t> seeds{};  // default 0 .. runs - 1
   std::string init = "kaiming";
+  std::string device = "cpu";
 };
 
 // What a caller hands in: one array shared by all runs, or one for each. Nothing is copied.
@@ -112,16 +113,23 @@ class Network {
   Layout& layout() { return layout_; }
   const Layout& layout() const { return layout_; }
   Backend& backend() const { return *backend_; }
+  // Whether plays are of all runs at once.
+  bool together() const { return backend_->memory() != nullptr; }
+  // So many samples from `first` on, of a run; or of all, where they are played together.
   Batch batch(const Samples& samples, int run, int64_t first, int64_t count) const;
+  // A play of all runs, in these workspaces.
+  Play play(const Blocks& work) const;
+  // The samples where plays can read them: copied to the device, until the next call; or as they are.
+  Samples stage(const Samples& samples);
 
  private:
   void build();
   void add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape);
   void find_units();
-  void draw(const Node& node, int run);
+  void draw(const Node& node);
   void find_least_chunk();
-  template <class Visit>
-  void forward_all(const Samples& samples, Visit visit);
+  template <class Wanted, class Visit>
+  void forward_all(const Samples& samples, Wanted wanted, Visit visit);
 
   NetworkOptions options_;
   std::shared_ptr<Backend> backend_;
@@ -136,6 +144,7 @@ class Network {
   Ref<uint64_t> seed_;
   Ref<int64_t> draws_;
   Blocks blocks_;
+  Blocks staged_[5];  // samples on a device: x, labels, targets, scale, offset
 };
 
 // Reads the arrays of a layout from blocks, and writes them if they fit; `parameters` splits those that are like weights.

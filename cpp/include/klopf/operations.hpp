@@ -24,12 +24,13 @@ enum class InputType : uint32_t { float32, uint8 };
 
 // Where a step reads its samples. Arrays of a caller, valid during the call.
 struct Batch {
-  const void* x = nullptr;          // [N, C, H, W]
-  const int32_t* labels = nullptr;  // [N]
-  const float* targets = nullptr;   // [N, O]
-  const uint32_t* order = nullptr;  // positions of the samples in x; absent: first, first + 1, ...
-  const float* scale = nullptr;     // [C]; absent: 1
-  const float* offset = nullptr;    // [C]; absent: 0
+  const void* x = nullptr;                            // [N, C, H, W]
+  const int32_t* labels = nullptr;                    // [N]
+  const float* targets = nullptr;                     // [N, O]
+  const uint32_t* order = nullptr;                    // positions of the samples in x; absent: first, first + 1, ...
+  const float* scale = nullptr;                       // [C]; absent: 1
+  const float* offset = nullptr;                      // [C]; absent: 0
+  int64_t x_run = 0, targets_run = 0, order_run = 0;  // to the next run's, where one play is of all runs: bytes; samples; numbers
   int64_t first = 0;
   int32_t count = 0;
   int32_t total = 0;  // of the batch that these samples are a chunk of: what means divide by
@@ -37,11 +38,12 @@ struct Batch {
 };
 
 // One playing of a list: base addresses of the first blocks and the distance to the next: the next run's, or in the workspace the
-// next chunk's of the batch.
+// next chunk's of the batch (on devices that play all runs at once: the next run's there too).
 struct Play {
   char* base[space_count] = {};
   uint64_t stride[space_count] = {};
-  int32_t runs = 1;
+  int32_t runs = 1;                    // more only on devices that play all runs at once
+  Ref<int32_t> active;                 // there: runs in which this is 0 are left as they are
   int32_t chunks = 1, chunk_size = 0;  // of the batch, where the whole batch is at stake; samples of all chunks but the last
   Batch batch;
   template <class T>
@@ -139,10 +141,17 @@ struct Loss {
   Ref<double> loss;                // these samples' part of the mean over the batch
   Ref<int32_t> correct;            // samples classified correctly (cross_entropy)
 };
-struct LossTotal {  // of a batch, over its chunks; left in the first
+struct LossTotal {   // of a batch, over its chunks; left in the first
+  Ref<double> loss;  // absent after a loss of the caller's own
+  Ref<int32_t> correct;
+  Ref<int32_t> alive;   // cleared when the loss is not finite
+  Ref<int32_t> active;  // for devices that play all runs at once: who takes part in the rest of the step
+};
+struct Tally {  // adds a batch to an epoch
   Ref<double> loss;
   Ref<int32_t> correct;
-  Ref<int32_t> alive;  // cleared when the loss is not finite
+  Ref<double> loss_sum;  // over samples
+  Ref<int64_t> correct_sum;
 };
 
 // Gradients of a batch are one array in each chunk's workspace; optimizers add them up.
@@ -280,6 +289,7 @@ struct Advance {  // the end of a step
 
 #define KLOPF_LIGHT_OPERATIONS(X) \
   X(LossTotal, loss_total)        \
+  X(Tally, tally)                 \
   X(DrawWeights, draw_weights)    \
   X(UnitSelect, unit_select)      \
   X(UnitReplace, unit_replace)    \

@@ -44,15 +44,53 @@ Slot& Layout::slot(const std::string& name) {
   throw std::logic_error("no slot " + name);
 }
 
-Blocks::Blocks(int count, uint64_t bytes) : stride_((bytes + 63) / 64 * 64), count_(count) {
+Blocks::Blocks(int count, uint64_t bytes, std::shared_ptr<Memory> memory, bool mirrored)
+    : memory_(std::move(memory)), stride_((bytes + 63) / 64 * 64), count_(count) {
   const uint64_t total = stride_ * static_cast<uint64_t>(count) + 64;
+  if (memory_) device_ = {memory_->allocate(total), Free{memory_}};
+  if (memory_ && !mirrored) {
+    newest_ = Newest::device;
+    return;
+  }
   data_.reset(static_cast<char*>(::operator new(total, std::align_val_t(64))));
   std::memset(data_.get(), 0, total);
 }
 
-void Blocks::Free::operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
+void Blocks::Free::operator()(char* p) const {
+  if (memory) memory->release(p);
+  else ::operator delete(p, std::align_val_t(64));
+}
+
+void Blocks::on_host(bool change) const {
+  if (!memory_) return;
+  const uint64_t total = stride_ * static_cast<uint64_t>(count_);
+  if (newest_ == Newest::device) memory_->to_host(data_.get(), total, device_.get(), total, total, 1), newest_ = Newest::both;
+  if (change) newest_ = Newest::host;
+}
+
+char* Blocks::to_play() const {
+  if (!memory_) return data_.get();
+  const uint64_t total = stride_ * static_cast<uint64_t>(count_);
+  if (newest_ == Newest::host) memory_->to_device(device_.get(), total, data_.get(), total, total, 1);
+  newest_ = Newest::device;
+  return device_.get();
+}
+
+void Blocks::read(uint64_t offset, uint64_t width, void* to) const {
+  const uint64_t rows = static_cast<uint64_t>(count_);
+  if (newest_ == Newest::device) return memory_->to_host(to, width, device_.get() + offset, stride_, width, rows);
+  for (int i = 0; i < count_; ++i) std::memcpy(static_cast<char*>(to) + width * static_cast<uint64_t>(i), block(i) + offset, width);
+}
+
+void Blocks::write(uint64_t offset, uint64_t width, const void* from) const {
+  const uint64_t rows = static_cast<uint64_t>(count_);
+  if (newest_ == Newest::device) return memory_->to_device(device_.get() + offset, stride_, from, width, width, rows);
+  for (int i = 0; i < count_; ++i) std::memcpy(block(i) + offset, static_cast<const char*>(from) + width * static_cast<uint64_t>(i), width);
+  if (memory_) newest_ = Newest::host;
+}
 
 void clear_for_restart(const Layout& layout, const Blocks& blocks) {
+  blocks.on_host(true);
   for (const Slot& slot : layout.slots())
     if (slot.cleared_on_restart)
       for (int r = 0; r < blocks.count(); ++r)

@@ -15,21 +15,22 @@ class CpuBackend final : public Backend {
   KLOPF_HEAVY_OPERATIONS(KLOPF_FORWARD)
 #undef KLOPF_FORWARD
   void loss_total(const LossTotal& op, const Play& play) override { cpu::loss_total(op, play); }
+  void tally(const Tally& op, const Play& play) override { cpu::tally(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
   void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }
   void advance(const Advance& op, const Play& play) override { ++*play.at(op.step); }
 
-  std::size_t scratch(const LinearForward& op) const override { return size(kernels_.linear_scratch(op.shape)); }
-  std::size_t scratch(const ConvForward& op) const override { return size(kernels_.conv_scratch(op.shape)); }
-  std::size_t scratch(const ConvReluPoolForward& op) const override { return size(kernels_.conv_relu_pool_scratch(op)); }
-  std::size_t scratch(const ConvBackward& op) const override {
+  std::size_t scratch(const LinearForward& op, int) const override { return size(kernels_.linear_scratch(op.shape)); }
+  std::size_t scratch(const ConvForward& op, int) const override { return size(kernels_.conv_scratch(op.shape)); }
+  std::size_t scratch(const ConvReluPoolForward& op, int) const override { return size(kernels_.conv_relu_pool_scratch(op)); }
+  std::size_t scratch(const ConvBackward& op, int) const override {
     return size(kernels_.conv_backward_scratch(op.shape, op.shape.out_height * op.shape.out_width));
   }
-  std::size_t scratch(const ConvReluPoolBackward& op) const override {
+  std::size_t scratch(const ConvReluPoolBackward& op, int) const override {
     return size(kernels_.conv_backward_scratch(op.shape, op.pooled_height * op.pooled_width));
   }
-  std::size_t scratch(const UnitUtility& op) const override { return size(kernels_.unit_utility_scratch(op.group)); }
+  std::size_t scratch(const UnitUtility& op, int) const override { return size(kernels_.unit_utility_scratch(op.group)); }
 
  private:
   static std::size_t size(int64_t floats) { return static_cast<std::size_t>(floats); }

@@ -4,36 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "klopf/philox.hpp"
+#include "rules/initial.hpp"
 
 namespace klopf::cpu {
-namespace {
-
-// One unit's incoming weights, or one row of an initial matrix.
-void draw_row(const InitialDistribution& initial, uint64_t seed, Stream stream, int place, uint64_t step, int row, int columns,
-              float* weight) {
-  const auto at = [&](int column, int use) {
-    const uint64_t index =
-        (static_cast<uint64_t>(row) * static_cast<uint64_t>(columns) + static_cast<uint64_t>(column)) * 2 + static_cast<uint64_t>(use);
-    return uniform_at(seed, stream, static_cast<uint32_t>(place), step, static_cast<uint32_t>(index));
-  };
-  for (int i = 0; i < columns; ++i) weight[i] = (2 * at(i, 0) - 1) * initial.weight_bound;
-  if (initial.kind != Initial::sparse) return;
-  // Exactly ceil(0.9 columns) zeros (Elsayed et al. 2024): those with the lowest keys.
-  const int zeros = (9 * columns + 9) / 10;
-  for (int i = 0; i < columns; ++i) {
-    const float key = at(i, 1);
-    int rank = 0;
-    for (int k = 0; k < columns; ++k) {
-      const float other = at(k, 1);
-      rank += other < key || (other == key && k < i);
-    }
-    if (rank < zeros) weight[i] = 0;
-  }
-}
-
-}  // namespace
-
 void loss_total(const LossTotal& op, const Play& play) {
   double loss = 0;
   int32_t correct = 0;
@@ -46,14 +19,18 @@ void loss_total(const LossTotal& op, const Play& play) {
   if (!std::isfinite(loss)) *play.at(op.alive) = 0;
 }
 
+void tally(const Tally& op, const Play& play) {
+  *play.at(op.loss_sum) += *play.at(op.loss) * play.batch.total;
+  *play.at(op.correct_sum) += *play.at(op.correct);
+}
+
 void draw_weights(const DrawWeights& op, const Play& play) {
   const uint64_t seed = *play.at(op.seed), draw = static_cast<uint64_t>(*play.at(op.draw));
   float *weight = play.at(op.weight), *bias = play.at(op.bias);
   for (int row = 0; row < op.rows; ++row) {
-    draw_row(op.initial, seed, Stream::initial_weights, op.place, draw, row, op.columns, weight + static_cast<int64_t>(row) * op.columns);
-    const float u =
-        uniform_at(seed, Stream::initial_weights, static_cast<uint32_t>(op.place) + 0x800000u, draw, static_cast<uint32_t>(row));
-    bias[row] = op.initial.bias_bound == 0 ? 0.0f : (2 * u - 1) * op.initial.bias_bound;
+    for (int i = 0; i < op.columns; ++i, ++weight)
+      *weight = initial_weight(op.initial, seed, Stream::initial_weights, op.place, draw, row, op.columns, i);
+    bias[row] = initial_bias(op.initial, seed, op.place, draw, row);
   }
 }
 
@@ -112,8 +89,10 @@ void unit_replace(const UnitReplace& op, const Play& play) {
         start_anew(&w);
       }
     float* row = incoming + static_cast<int64_t>(u) * g.fan_in;
-    draw_row(op.initial, seed, Stream::replacement, g.place, step, u, g.fan_in, row);
-    for (int i = 0; i < g.fan_in; ++i) start_anew(row + i);
+    for (int i = 0; i < g.fan_in; ++i) {
+      row[i] = initial_weight(op.initial, seed, Stream::replacement, g.place, step, u, g.fan_in, i);
+      start_anew(row + i);
+    }
     bias[u] = 0;
     start_anew(bias + u);
     age[u] = 0;

@@ -29,7 +29,8 @@ Learner::Learner(std::shared_ptr<Network> network, std::string loss, Optimizer o
   epoch_ = layout_.add<int64_t>("epoch");
   alive_ = layout_.add<int32_t>("alive");
   const auto hyper = record(1);
-  blocks_ = Blocks(network_->runs(), layout_.bytes());
+  blocks_ = Blocks(network_->runs(), layout_.bytes(), network_->backend().memory());
+  blocks_.on_host(true);
   for (int r = 0; r < network_->runs(); ++r) {
     *blocks_.at(alive_, r) = 1;
     for (const auto& [ref, value] : hyper) *blocks_.at(ref, r) = value[r];
@@ -42,6 +43,8 @@ Learner::Learner(std::shared_ptr<Network> network, std::string loss, Optimizer o
 void Learner::record_loss(Pass& pass, WorkLayout& work) {
   pass.loss = work.take<double>(1);
   pass.correct = work.take<int32_t>(1);
+  pass.active = work.take<int32_t>(1);
+  pass.tally = {pass.loss, pass.correct, work.take<double>(1), work.take<int64_t>(1)};
   const int32_t outputs = static_cast<int32_t>(network_->outputs());
   pass.judge = {Loss{loss_, outputs, pass.tape.output, pass.tape.grad_output, pass.loss, pass.correct}};
   pass.work_bytes = work.bytes();
@@ -67,7 +70,7 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
 
 // So many workspaces, each for a batch of so many samples.
 void Learner::prepare(Blocks& work, int64_t batch, int workspaces) {
-  const Chunks most = network_->most_chunks(batch);
+  const Chunks most = network_->together() ? Chunks{1, static_cast<int>(batch)} : network_->most_chunks(batch);
   if (most.size > training_.tape.capacity) record(most.size);
   if (most.count > most_chunks_) {
     most_chunks_ = most.count;
@@ -75,7 +78,8 @@ void Learner::prepare(Blocks& work, int64_t batch, int workspaces) {
     run_work_ = {};
     stage_ = Stage::none;
   }
-  if (work.count() < workspaces * most_chunks_) work = Blocks(workspaces * most_chunks_, training_.work_bytes);
+  if (work.count() < workspaces * most_chunks_)
+    work = Blocks(workspaces * most_chunks_, training_.work_bytes, network_->backend().memory(), false);
 }
 
 bool Learner::share_runs(int64_t batch) const { return get_threads() > network_->runs() && network_->chunks(batch).count > 1; }
@@ -111,7 +115,7 @@ void Learner::forward_backward(const Play& batch, int index) {
 
 // After the chunks: what is done once a batch. Leaves loss and count of the correct in the first chunk's workspace.
 void Learner::finish(const Play& batch) {
-  network_->backend().loss_total({training_.loss, training_.correct, alive_}, batch);
+  network_->backend().loss_total({training_.loss, training_.correct, alive_, {}}, batch);
   if (*batch.at(alive_)) play_program(network_->backend(), update_, batch);
 }
 
@@ -123,7 +127,7 @@ void Learner::learn(const Play& batch) {
     return finish(batch);
   }
   for (const Program* program : {&training_.tape.forward, &training_.observe, &training_.judge}) play_program(backend, *program, batch);
-  backend.loss_total({training_.loss, training_.correct, alive_}, batch);
+  backend.loss_total({training_.loss, training_.correct, alive_, {}}, batch);
   if (!*batch.at(alive_)) return;
   play_program(backend, online_backward_, batch);
   play_program(backend, online_update_, batch);
@@ -131,6 +135,7 @@ void Learner::learn(const Play& batch) {
 
 StepResult Learner::step(const Samples& samples) {
   check("learner.step", *network_, loss_, samples);
+  if (network_->together()) return step_together(samples);
   const int runs = network_->runs(), threads = get_threads(), chunks = network_->chunks(samples.count).count;
   const bool shared = share_runs(samples.count);
   const int workspaces = std::min(threads, runs);
@@ -159,6 +164,7 @@ StepResult Learner::step(const Samples& samples) {
 
 Evaluation Learner::evaluate(const Samples& samples) {
   check("learner.evaluate", *network_, loss_, samples);
+  if (network_->together()) return evaluate_together(samples);
   const int64_t runs = network_->runs(), chunks = (samples.count + evaluation_chunk - 1) / evaluation_chunk;
   const Blocks work(static_cast<int>(std::min<int64_t>(get_threads(), runs * chunks)), evaluation_.work_bytes);
   std::vector<double> losses(static_cast<std::size_t>(runs * chunks));
@@ -201,6 +207,9 @@ void Learner::for_chunks(const Samples& samples, F work) {
 std::vector<float> Learner::forward(const Samples& samples) {
   check_samples("learner.forward", samples);
   prepare(run_work_, samples.count, network_->runs());
+  stage_ = Stage::forward;
+  forward_count_ = samples.count;
+  if (network_->together()) return forward_together(samples);
   const int64_t outputs = network_->outputs();
   std::vector<float> out(static_cast<std::size_t>(network_->runs() * samples.count * outputs));
   for_chunks(samples, [&](const Play& play, int run, int64_t first) {
@@ -208,8 +217,6 @@ std::vector<float> Learner::forward(const Samples& samples) {
     play_program(network_->backend(), training_.observe, play);
     std::copy_n(play.at(training_.tape.output), play.batch.count * outputs, out.begin() + (run * samples.count + first) * outputs);
   });
-  stage_ = Stage::forward;
-  forward_count_ = samples.count;
   return out;
 }
 
@@ -222,22 +229,35 @@ void Learner::backward(const float* grad_output, int64_t count) {
   const int64_t outputs = network_->outputs();
   Samples samples;
   samples.count = count;
+  stage_ = Stage::backward;
+  if (network_->together()) {
+    run_work_.put(training_.tape.grad_output, std::vector<float>(grad_output, grad_output + network_->runs() * count * outputs));
+    Play play = play_together(run_work_, training_);
+    play.batch = network_->batch(samples, 0, 0, count);
+    return play_program(network_->backend(), training_.tape.backward, play);
+  }
   for_chunks(samples, [&](const Play& play, int run, int64_t first) {
     std::copy_n(grad_output + (run * count + first) * outputs, play.batch.count * outputs, play.at(training_.tape.grad_output));
     play_program(network_->backend(), training_.tape.backward, play);
   });
-  stage_ = Stage::backward;
 }
 
 std::vector<std::vector<uint8_t>> Learner::apply() {
   if (stage_ != Stage::backward) throw Error("[apply] needs a backward() before it");
   Samples samples;
   samples.count = forward_count_;
+  stage_ = Stage::none;
+  if (network_->together()) {
+    Play play = play_together(run_work_, training_);
+    play.batch = network_->batch(samples, 0, 0, forward_count_);
+    network_->backend().loss_total({{}, {}, alive_, training_.active}, play);
+    play_program(network_->backend(), update_, play);
+    return replaced();
+  }
   parallel_for(network_->runs(), get_threads(), [&](int64_t item, int) {
     const int run = static_cast<int>(item);
     if (*blocks_.at(alive_, run)) play_program(network_->backend(), update_, play(run, run_work_, run, samples, 0, forward_count_));
   });
-  stage_ = Stage::none;
   return replaced();
 }
 
@@ -247,6 +267,10 @@ std::vector<Array> Learner::gradients() const {
   const Ref<float> sum = layout.add<float>("weights", {network_->weights_count()});
   layout.slot("weights").like_weights = true;
   const Blocks sums(network_->runs(), layout.bytes());
+  if (network_->together()) {
+    sums.put(sum, run_work_.fetch(training_.tape.grads, static_cast<std::size_t>(network_->weights_count())));
+    return read_slots(layout, sums, network_->parameters());
+  }
   const int chunks = network_->chunks(forward_count_).count;
   for (int run = 0; run < network_->runs(); ++run)
     for (int c = 0; c < chunks; ++c) {
@@ -260,11 +284,12 @@ std::vector<Array> Learner::gradients() const {
 std::vector<std::vector<uint8_t>> Learner::replaced() const {
   std::vector<std::vector<uint8_t>> all;
   all.reserve(network_->units().size());
+  const std::vector<int32_t> learns = blocks_.fetch(alive_);
   for (std::size_t k = 0; k < network_->units().size(); ++k) {
     const std::size_t units = static_cast<std::size_t>(network_->units()[k].units);
-    std::vector<uint8_t> mask(units * static_cast<std::size_t>(network_->runs()));
-    for (int r = 0; !replaced_.empty() && r < network_->runs(); ++r)
-      if (*blocks_.at(alive_, r)) std::copy_n(blocks_.at(replaced_[k], r), units, mask.begin() + static_cast<int64_t>(units) * r);
+    std::vector<uint8_t> mask = replaced_.empty() ? std::vector<uint8_t>(units * learns.size()) : blocks_.fetch(replaced_[k], units);
+    for (std::size_t r = 0; r < learns.size(); ++r)
+      if (!learns[r]) std::fill_n(mask.begin() + static_cast<int64_t>(units * r), units, uint8_t{0});
     all.push_back(std::move(mask));
   }
   return all;
@@ -273,14 +298,13 @@ std::vector<std::vector<uint8_t>> Learner::replaced() const {
 void Learner::restart() {
   network_->reset_all();
   clear_for_restart(layout_, blocks_);
-  for (int r = 0; r < network_->runs(); ++r) *blocks_.at(alive_, r) = 1;
+  blocks_.put(alive_, std::vector<int32_t>(static_cast<std::size_t>(network_->runs()), 1));
   stage_ = Stage::none;
 }
 
 std::vector<uint8_t> Learner::alive() const {
-  std::vector<uint8_t> all;
-  for (int r = 0; r < network_->runs(); ++r) all.push_back(*blocks_.at(alive_, r) != 0);
-  return all;
+  const std::vector<int32_t> all = blocks_.fetch(alive_);
+  return {all.begin(), all.end()};
 }
 
 std::vector<Array> Learner::state() const {

@@ -119,7 +119,7 @@ void record_one(const ContinualBackprop& rule, Recording& r, const std::string& 
     const ActivitySums sums{r.work.take<float>(units), r.work.take<float>(units * static_cast<std::size_t>(g.positions))};
     r.observe.push_back(UnitActivity{g, sums});
     UnitUtility op{g, sums, measure, decay, net.seed(), r.step, {}};
-    op.scratch = r.work.take<float>(net.backend().scratch(op));
+    op.scratch = r.work.take<float>(net.backend().scratch(op, r.tape.capacity));
     r.update.push_back(op);
   }
   for (std::size_t k = 0; k < groups.size(); ++k) {

@@ -23,6 +23,7 @@ struct Epoch {
 
 History Learner::run(const Samples& samples, const RunOptions& options) {
   check(options), check("learner.run", *network_, loss_, samples);
+  if (network_->together()) return run_together(samples, options);
   const int64_t batch_size = std::min(options.batch_size, samples.count), epochs = options.epochs;
   const int runs = network_->runs(), threads = get_threads(), workspaces = std::min(threads, runs);
   const bool shared = share_runs(batch_size);

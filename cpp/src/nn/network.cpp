@@ -9,7 +9,7 @@
 
 namespace klopf {
 
-Network::Network(NetworkOptions options) : options_(std::move(options)), backend_(make_cpu_backend()) {
+Network::Network(NetworkOptions options) : options_(std::move(options)), backend_(make_backend(options_.device)) {
   const auto& shape = options_.input_shape;
   if ((shape.size() != 1 && shape.size() != 3) || std::any_of(shape.begin(), shape.end(), [](int64_t n) { return n < 1 || n > 1 << 24; }))
     throw Error("[network] input_shape must be (inputs,) or (channels, height, width), each at least 1");
@@ -36,21 +36,27 @@ Network::Network(NetworkOptions options) : options_(std::move(options)), backend
       initial(nodes_[static_cast<std::size_t>(std::find_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.parameter >= 0; }) -
                                               nodes_.begin())],
               options_.init));
-  blocks_ = Blocks(options_.runs, layout_.bytes());
-  for (int r = 0; r < options_.runs; ++r) {
-    *blocks_.at(seed_, r) = options_.seeds[static_cast<std::size_t>(r)];
-    for (const Node& node : nodes_)
-      if (node.parameter >= 0) draw(node, r);
-  }
+  blocks_ = Blocks(options_.runs, layout_.bytes(), backend_->memory());
+  blocks_.put(seed_, options_.seeds);
+  for (const Node& node : nodes_)
+    if (node.parameter >= 0) draw(node);
 }
 
-void Network::draw(const Node& node, int run) {
+void Network::draw(const Node& node) {
   const Parameter& weight = parameters_[static_cast<std::size_t>(node.parameter)];
+  const DrawWeights op{initial(node, options_.init),
+                       static_cast<int32_t>(weight.rows),
+                       static_cast<int32_t>(weight.columns),
+                       node.layer,
+                       weight.ref,
+                       parameters_[static_cast<std::size_t>(node.parameter) + 1].ref,
+                       seed_,
+                       draws_};
   Play play;
-  play.base[space_network] = blocks_.block(run);
-  backend_->draw_weights({initial(node, options_.init), static_cast<int32_t>(weight.rows), static_cast<int32_t>(weight.columns), node.layer,
-                          weight.ref, parameters_[static_cast<std::size_t>(node.parameter) + 1].ref, seed_, draws_},
-                         play);
+  play.base[space_network] = blocks_.to_play();
+  play.stride[space_network] = blocks_.stride();
+  play.runs = together() ? runs() : 1;
+  for (int r = 0; r < runs(); r += play.runs, play.base[space_network] += blocks_.stride()) backend_->draw_weights(op, play);
 }
 
 void Network::reset(const std::vector<int>& layers, const std::string& to) {
@@ -66,17 +72,19 @@ void Network::reset(const std::vector<int>& layers, const std::string& to) {
                   " (counting layers with parameters), got " + std::to_string(layer));
     chosen.push_back(with_parameters[static_cast<std::size_t>(layer < 0 ? layer + count : layer)]);
   }
-  for (int r = 0; r < runs(); ++r) {
-    if (to == "initial") ++*blocks_.at(draws_, r);
-    for (const Node* node : chosen) {
-      if (to == "initial") {
-        draw(*node, r);
-        continue;
-      }
-      for (int p = node->parameter; p < node->parameter + 2; ++p) {
-        const Parameter& parameter = parameters_[static_cast<std::size_t>(p)];
-        std::fill_n(blocks_.at(parameter.ref, r), parameter.rows * parameter.columns, 0.0f);
-      }
+  if (to == "initial") {
+    std::vector<int64_t> draws = blocks_.fetch(draws_);
+    for (int64_t& count : draws) ++count;
+    blocks_.put(draws_, draws);
+  }
+  for (const Node* node : chosen) {
+    if (to == "initial") {
+      draw(*node);
+      continue;
+    }
+    for (int p = node->parameter; p < node->parameter + 2; ++p) {
+      const Parameter& parameter = parameters_[static_cast<std::size_t>(p)];
+      blocks_.put(parameter.ref, std::vector<float>(static_cast<std::size_t>(runs() * parameter.rows * parameter.columns)));
     }
   }
 }
@@ -97,18 +105,49 @@ bool Network::is_convolution(std::size_t group) const {
 
 Batch Network::batch(const Samples& samples, int run, int64_t first, int64_t count) const {
   Batch batch;
-  const int64_t before = samples.per_run ? static_cast<int64_t>(run) * samples.count : 0,
-                targets_before = samples.targets_per_run ? static_cast<int64_t>(run) * samples.count : 0;
-  const int64_t bytes = samples.type == InputType::uint8 ? 1 : 4;
-  batch.x = static_cast<const char*>(samples.x) + before * input_size_ * bytes;
-  if (samples.labels) batch.labels = samples.labels + targets_before;
-  if (samples.targets) batch.targets = samples.targets + targets_before * outputs();
+  const int64_t bytes = input_size_ * (samples.type == InputType::uint8 ? 1 : 4);
+  batch.x_run = samples.per_run ? samples.count * bytes : 0;
+  batch.targets_run = samples.targets_per_run ? samples.count : 0;
+  batch.x = static_cast<const char*>(samples.x) + run * batch.x_run;
+  if (samples.labels) batch.labels = samples.labels + run * batch.targets_run;
+  if (samples.targets) batch.targets = samples.targets + run * batch.targets_run * outputs();
   batch.scale = samples.scale;
   batch.offset = samples.offset;
   batch.first = first;
   batch.count = batch.total = static_cast<int32_t>(count);
   batch.type = samples.type;
   return batch;
+}
+
+Play Network::play(const Blocks& work) const {
+  Play play;
+  play.base[space_network] = blocks_.to_play();
+  play.stride[space_network] = blocks_.stride();
+  play.base[space_work] = work.to_play();
+  play.stride[space_work] = work.stride();
+  play.runs = runs();
+  return play;
+}
+
+Samples Network::stage(const Samples& samples) {
+  if (!together()) return samples;
+  Samples staged = samples;
+  Blocks* block = staged_;
+  const auto copy = [&](auto& p, int64_t count, int64_t size) {
+    Blocks& to = *block++;
+    if (!p) return;
+    const uint64_t bytes = static_cast<uint64_t>(count * size);
+    if (to.stride() < bytes) to = Blocks(1, bytes, backend_->memory(), false);
+    backend_->memory()->to_device(to.to_play(), bytes, p, bytes, bytes, 1);
+    p = reinterpret_cast<std::remove_reference_t<decltype(p)>>(to.to_play());
+  };
+  const int64_t in_all = samples.count * (samples.per_run ? runs() : 1), judged = samples.count * (samples.targets_per_run ? runs() : 1);
+  copy(staged.x, in_all, input_size_ * (samples.type == InputType::uint8 ? 1 : 4));
+  copy(staged.labels, judged, 4);
+  copy(staged.targets, judged, 4 * outputs());
+  copy(staged.scale, channels_, 4);
+  copy(staged.offset, channels_, 4);
+  return staged;
 }
 
 // Samples below which a chunk is not worth its cost: a gradient array of its own, written and read once, and a thread to wait for.
@@ -135,12 +174,30 @@ Chunks Network::most_chunks(int64_t batch) const {
           static_cast<int>(std::min(batch, std::max(2 * least_chunk_ - 1, (batch + chunks_limit - 1) / chunks_limit)))};
 }
 
-// Plays the forward pass for all samples of all runs, a chunk at a time; visit(play, tape, run, first, count) after each.
-template <class Visit>
-void Network::forward_all(const Samples& samples, Visit visit) {
+// Plays the forward pass for all samples of all runs, a chunk at a time. wanted(tape): arrays and their numbers a sample;
+// visit(index of the array, run, first sample, samples, numbers) after each chunk.
+template <class Wanted, class Visit>
+void Network::forward_all(const Samples& samples, Wanted wanted, Visit visit) {
   WorkLayout work;
   const Tape tape = record(work, static_cast<int>(std::min<int64_t>(samples.count, 64)), false);
+  const std::vector<std::pair<Ref<float>, int64_t>> arrays = wanted(tape);
   const int64_t chunks = (samples.count + tape.capacity - 1) / tape.capacity, items = runs() * chunks;
+  const auto count = [&](int64_t first) { return std::min<int64_t>(tape.capacity, samples.count - first); };
+  if (together()) {
+    const Samples staged = stage(samples);
+    const Blocks workspaces(runs(), work.bytes(), backend_->memory(), false);
+    Play play = this->play(workspaces);
+    for (int64_t first = 0; first < samples.count; first += tape.capacity) {
+      play.batch = batch(staged, 0, first, count(first));
+      play_program(*backend_, tape.forward, play);
+      for (std::size_t k = 0; k < arrays.size(); ++k) {
+        const int64_t size = count(first) * arrays[k].second;
+        const std::vector<float> values = workspaces.fetch(arrays[k].first, static_cast<std::size_t>(size));
+        for (int run = 0; run < runs(); ++run) visit(k, run, first, count(first), values.data() + run * size);
+      }
+    }
+    return;
+  }
   const Blocks workspaces(static_cast<int>(std::min<int64_t>(get_threads(), items)), work.bytes());
   parallel_for(items, workspaces.count(), [&](int64_t item, int thread) {
     const int run = static_cast<int>(item / chunks);
@@ -148,18 +205,20 @@ void Network::forward_all(const Samples& samples, Visit visit) {
     Play play;
     play.base[space_network] = blocks_.block(run);
     play.base[space_work] = workspaces.block(thread);
-    play.batch = batch(samples, run, first, std::min<int64_t>(tape.capacity, samples.count - first));
+    play.batch = batch(samples, run, first, count(first));
     play_program(*backend_, tape.forward, play);
-    visit(play, tape, run, first, play.batch.count);
+    for (std::size_t k = 0; k < arrays.size(); ++k) visit(k, run, first, count(first), play.at(arrays[k].first));
   });
 }
 
 std::vector<float> Network::infer(const Samples& samples) {
   check_samples("network", samples);
   std::vector<float> out(static_cast<std::size_t>(runs() * samples.count * outputs()));
-  forward_all(samples, [&](const Play& play, const Tape& tape, int run, int64_t first, int64_t count) {
-    std::copy_n(play.at(tape.output), count * outputs(), out.begin() + (run * samples.count + first) * outputs());
-  });
+  forward_all(
+      samples, [&](const Tape& tape) { return std::vector{std::pair{tape.output, outputs()}}; },
+      [&](std::size_t, int run, int64_t first, int64_t count, const float* values) {
+        std::copy_n(values, count * outputs(), out.begin() + (run * samples.count + first) * outputs());
+      });
   return out;
 }
 
@@ -167,16 +226,21 @@ std::vector<std::vector<float>> Network::activities(const Samples& samples) {
   check_samples("activities", samples);
   std::vector<std::vector<float>> out;
   for (const Units& g : units_) out.emplace_back(static_cast<std::size_t>(runs() * samples.count * g.units * g.positions));
-  forward_all(samples, [&](const Play& play, const Tape& tape, int run, int64_t first, int64_t count) {
-    for (std::size_t k = 0; k < units_.size(); ++k) {
-      const Units& g = units_[k];
-      const float* from = play.at(tape.activities[k]);
-      float* to = out[k].data() + (run * samples.count + first) * g.units * g.positions;
-      for (int64_t b = 0; b < count; ++b)
-        for (int s = 0; s < g.positions; ++s)
-          for (int u = 0; u < g.units; ++u) to[(b * g.units + u) * g.positions + s] = *from++;
-    }
-  });
+  forward_all(
+      samples,
+      [&](const Tape& tape) {
+        std::vector<std::pair<Ref<float>, int64_t>> all;
+        for (std::size_t k = 0; k < units_.size(); ++k)
+          all.emplace_back(tape.activities[k], static_cast<int64_t>(units_[k].units) * units_[k].positions);
+        return all;
+      },
+      [&](std::size_t k, int run, int64_t first, int64_t count, const float* from) {
+        const Units& g = units_[k];
+        float* to = out[k].data() + (run * samples.count + first) * g.units * g.positions;
+        for (int64_t b = 0; b < count; ++b)
+          for (int s = 0; s < g.positions; ++s)
+            for (int u = 0; u < g.units; ++u) to[(b * g.units + u) * g.positions + s] = *from++;
+      });
   return out;
 }
 

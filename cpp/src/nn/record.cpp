@@ -8,8 +8,8 @@ namespace {
 
 // Scratch memory is used by one operation at a time: all share the largest.
 template <class Op>
-void want_scratch(const Backend& backend, const Op& op, std::size_t& most) {
-  most = std::max(most, backend.scratch(op));
+void want_scratch(const Backend& backend, const Op& op, int capacity, std::size_t& most) {
+  most = std::max(most, backend.scratch(op, capacity));
 }
 
 }  // namespace
@@ -49,10 +49,10 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
       grad_bias = {space_work, tape.grads.offset + bias.offset - weights_.offset};
     }
     const auto both = [&](auto forward_op, auto backward_op) {
-      want_scratch(*backend_, forward_op, scratch_size);
+      want_scratch(*backend_, forward_op, capacity, scratch_size);
       tape.forward.push_back(forward_op);
       if (!training) return;
-      if constexpr (requires { backward_op.scratch; }) want_scratch(*backend_, backward_op, scratch_size);
+      if constexpr (requires { backward_op.scratch; }) want_scratch(*backend_, backward_op, capacity, scratch_size);
       backward.push_back(backward_op);
     };
     switch (node.kind) {

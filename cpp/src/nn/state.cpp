@@ -59,6 +59,7 @@ std::vector<int64_t> with_runs(int runs, const std::vector<int64_t>& shape) {
 
 std::vector<Array> read_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters) {
   std::vector<Array> out;
+  blocks.on_host(false);
   for (const View& view : views(layout, parameters)) {
     Array array{view.name, view.type, with_runs(blocks.count(), view.shape),
                 std::vector<char>(view.bytes() * static_cast<std::size_t>(blocks.count()))};
@@ -109,6 +110,7 @@ void check_slots(const Layout& layout, const Blocks& blocks, const std::vector<P
 void write_slots(const Layout& layout, const Blocks& blocks, const std::vector<Parameter>& parameters, const std::vector<Array>& arrays,
                  const char* where) {
   check_slots(layout, blocks, parameters, arrays, where);
+  blocks.on_host(true);
   for (const View& view : views(layout, parameters)) {
     const Array& array = *std::find_if(arrays.begin(), arrays.end(), [&](const Array& a) { return a.name == view.name; });
     const std::size_t size = size_of(view.type);

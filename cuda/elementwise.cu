@@ -1,0 +1,82 @@
+// Loading a batch, activations, losses.
+#include "common.hpp"
+#include "kernels.hpp"
+#include "rules/activations.hpp"
+#include "rules/losses.hpp"
+
+namespace klopf::cuda {
+
+void load_batch(cudaStream_t stream, const LoadBatch& op, const Play& play) {
+  const int64_t pixels = static_cast<int64_t>(op.height) * op.width, size = pixels * op.channels;
+  for_each(stream, play, size * play.batch.count, [op, play, pixels, size] __device__(int run, int64_t i) {
+    const Batch& batch = play.batch;
+    const int c = static_cast<int>(i % op.channels);
+    const int64_t at = sample_at(batch, run, static_cast<int>(i / size)) * size + c * pixels + i / op.channels % pixels;
+    const char* x = static_cast<const char*>(batch.x) + run * batch.x_run;
+    float value = batch.type == InputType::uint8 ? static_cast<float>(reinterpret_cast<const uint8_t*>(x)[at])
+                                                 : reinterpret_cast<const float*>(x)[at];
+    if (batch.scale || batch.offset) value = value * (batch.scale ? batch.scale[c] : 1.0f) + (batch.offset ? batch.offset[c] : 0.0f);
+    play.at(op.output, run)[i] = value;
+  });
+}
+
+void activation_forward(cudaStream_t stream, const ActivationForward& op, const Play& play) {
+  for_each(stream, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
+    const float x = play.at(op.input, run)[i];
+    float* y = play.at(op.output, run) + i;
+    with_activation(op.kind, [&](auto f) { *y = f.value(x, op.slope); });
+  });
+}
+
+void activation_backward(cudaStream_t stream, const ActivationBackward& op, const Play& play) {
+  for_each(stream, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
+    const float y = play.at(op.output, run)[i], grad = play.at(op.grad_output, run)[i];
+    float* grad_input = play.at(op.grad_input, run) + i;
+    with_activation(op.kind, [&](auto f) { *grad_input = grad * f.slope(y, op.slope); });
+  });
+}
+
+namespace {
+
+// One block a run: a thread takes every 128th sample, and their sums are added in order.
+constexpr int loss_threads = 128;
+__global__ void loss_kernel(Loss op, Play play) {
+  const int run = static_cast<int>(blockIdx.z), thread = static_cast<int>(threadIdx.x);
+  const Batch& batch = play.batch;
+  const double per_sample = 1.0 / batch.total;
+  __shared__ double sums[loss_threads];
+  __shared__ int32_t corrects[loss_threads];
+  double sum = 0;
+  int32_t correct = 0;
+  for (int b = thread; b < batch.count; b += loss_threads) {
+    const int64_t n = sample_at(batch, run, b);
+    const float* output = play.at(op.output, run) + static_cast<int64_t>(b) * op.outputs;
+    float* grad = play.at(op.grad_output, run);
+    if (grad) grad += static_cast<int64_t>(b) * op.outputs;
+    if (op.kind == LossKind::cross_entropy) {
+      const int32_t label = batch.labels[run * batch.targets_run + n];
+      int best = 0;
+      for (int o = 1; o < op.outputs; ++o) best = output[o] > output[best] ? o : best;
+      correct += best == label;
+      sum += cross_entropy(output, label, op.outputs, grad, per_sample);
+    } else {
+      sum += squared(output, batch.targets + (run * batch.targets_run + n) * op.outputs, op.outputs, grad, per_sample,
+                     op.kind == LossKind::mse ? 1.0 / op.outputs : 0.5);
+    }
+  }
+  sums[thread] = sum;
+  corrects[thread] = correct;
+  __syncthreads();
+  if (thread > 0) return;
+  for (int i = 1; i < loss_threads; ++i) sum += sums[i], correct += corrects[i];
+  *play.at(op.loss, run) = sum * per_sample;
+  *play.at(op.correct, run) = correct;
+}
+
+}  // namespace
+
+void loss(cudaStream_t stream, const Loss& op, const Play& play) {
+  launch(stream, loss_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(loss_threads), op, play);
+}
+
+}  // namespace klopf::cuda

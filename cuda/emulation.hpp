@@ -1,0 +1,159 @@
+#pragma once
+// The part of CUDA that the kernels use, on the host: blocks one after the other, the threads of a block as fibers that change at
+// __syncthreads. Every other phase goes through the threads in reverse, so that a missing barrier shows. Memory of the "device" is the
+// host's. For tests only: no graphs, no streams (all is done at once), and slow.
+#include <stdint.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <csetjmp>
+#include <functional>
+#include <memory>
+#include <new>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+#define __shared__ static thread_local
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+typedef int cudaError_t;
+typedef void* cudaStream_t;
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+inline const char* cudaGetErrorString(cudaError_t status) { return status == cudaErrorMemoryAllocation ? "out of memory" : "no error"; }
+
+namespace klopf::cuda {
+
+// The threads of one block at a time. Contexts are made once for each thread number; after that they change by jumps, which cost no
+// system call.
+class Fibers {
+ public:
+  void run(unsigned count, const std::function<void()>& work) {
+    work_ = &work;
+    while (fibers_.size() < count) fibers_.push_back(std::make_unique<Fiber>());
+    for (unsigned i = 0; i < count; ++i) fibers_[i]->done = false;
+    bool forward = true;
+    for (unsigned left = count; left > 0; forward = !forward)
+      for (unsigned k = 0; k < count; ++k) {
+        current_ = forward ? k : count - 1 - k;
+        if (fibers_[current_]->done) continue;
+        threadIdx = thread_index_of(current_);
+        go();
+        left -= fibers_[current_]->done;
+      }
+  }
+  void yield() {
+    if (_setjmp(fibers_[current_]->here) == 0) _longjmp(scheduler_, 1);
+  }
+  static Fibers& here() {
+    static thread_local Fibers fibers;
+    return fibers;
+  }
+  static dim3 thread_index_of(unsigned i) { return {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y}; }
+
+ private:
+  static constexpr std::size_t stack_bytes = 64 * 1024;
+  struct Fiber {
+    ucontext_t context;
+    std::jmp_buf here;
+    std::unique_ptr<char[]> stack;
+    bool done = false;
+  };
+  void go() {
+    Fiber& fiber = *fibers_[current_];
+    if (_setjmp(scheduler_) != 0) return;
+    if (fiber.stack) _longjmp(fiber.here, 1);
+    fiber.stack.reset(new char[stack_bytes]);
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = stack_bytes;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, &Fibers::live, 0);
+    setcontext(&fiber.context);
+  }
+  static void live() {
+    for (Fibers& all = here();; all.yield()) {
+      (*all.work_)();
+      all.fibers_[all.current_]->done = true;
+    }
+  }
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  const std::function<void()>* work_ = nullptr;
+  std::jmp_buf scheduler_;
+  unsigned current_ = 0;
+};
+
+template <class... Parameters, class... Arguments>
+void launch(cudaStream_t, void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
+  const std::function<void()> work = [&] { kernel(arguments...); };
+  gridDim = grid;
+  blockDim = block;
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        blockIdx = dim3(x, y, z);
+        Fibers::here().run(block.x * block.y * block.z, work);
+      }
+}
+
+// The same for kernels whose threads do not meet at barriers.
+template <class... Parameters, class... Arguments>
+void launch_apart(cudaStream_t, void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
+  gridDim = grid;
+  blockDim = block;
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned x = 0; x < grid.x; ++x) {
+      blockIdx = dim3(x, 0, z);
+      for (unsigned i = 0; i < block.x; ++i) {
+        threadIdx = dim3(i);
+        kernel(arguments...);
+      }
+    }
+}
+
+}  // namespace klopf::cuda
+
+inline void __syncthreads() { klopf::cuda::Fibers::here().yield(); }
+
+inline cudaError_t cudaMalloc(void** p, size_t bytes) {
+  *p = ::operator new(bytes, std::align_val_t(256), std::nothrow);
+  return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFree(void* p) {
+  ::operator delete(p, std::align_val_t(256));
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
+  memset(p, value, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows,
+                                     cudaMemcpyKind, cudaStream_t) {
+  for (size_t i = 0; i < rows; ++i) memcpy(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch, width);
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }

@@ -1,0 +1,138 @@
+// What concerns few numbers: a batch's loss, drawing weights, selecting units, replacing them, counting steps.
+#include "common.hpp"
+#include "kernels.hpp"
+#include "rules/initial.hpp"
+
+namespace klopf::cuda {
+
+void loss_total(cudaStream_t stream, const LossTotal& op, const Play& play) {
+  for_each(stream, play, 1, [op, play] __device__(int run, int64_t) {
+    int32_t& alive = *play.at(op.alive, run);
+    if (double* loss = play.at(op.loss, run)) {
+      const double value = *loss;
+      if (!alive) *loss = nan("");
+      if (!(value - value == 0)) alive = 0;
+    }
+    *play.at(op.active, run) = alive;
+  });
+}
+
+void tally(cudaStream_t stream, const Tally& op, const Play& play) {
+  for_each(stream, play, 1, [op, play] __device__(int run, int64_t) {
+    *play.at(op.loss_sum, run) += *play.at(op.loss, run) * play.batch.total;
+    *play.at(op.correct_sum, run) += *play.at(op.correct, run);
+  });
+}
+
+void draw_weights(cudaStream_t stream, const DrawWeights& op, const Play& play) {
+  for_each(stream, play, static_cast<int64_t>(op.rows) * (op.columns + 1), [op, play] __device__(int run, int64_t i) {
+    const int row = static_cast<int>(i / (op.columns + 1)), column = static_cast<int>(i % (op.columns + 1));
+    const uint64_t seed = *play.at(op.seed, run), draw = static_cast<uint64_t>(*play.at(op.draw, run));
+    if (column == op.columns) play.at(op.bias, run)[row] = initial_bias(op.initial, seed, op.place, draw, row);
+    else
+      play.at(op.weight, run)[static_cast<int64_t>(row) * op.columns + column] =
+          initial_weight(op.initial, seed, Stream::initial_weights, op.place, draw, row, op.columns, column);
+  });
+}
+
+namespace {
+
+// One block a run: all count, the first thread selects.
+__global__ void unit_select_kernel(UnitSelect op, Play play) {
+  const Units& g = op.group;
+  const int run = static_cast<int>(blockIdx.z), thread = static_cast<int>(threadIdx.x);
+  if (!learns(play, run)) return;
+  const int32_t* age = play.at(g.age, run);
+  const float* utility = play.at(g.utility, run);
+  uint8_t* replaced = play.at(op.replaced, run);
+  const double maturity = *play.at(op.maturity, run), rate = *play.at(op.replacement_rate, run);
+  __shared__ int counts[block_threads];
+  int count = 0;
+  for (int u = thread; u < g.units; u += block_threads) {
+    replaced[u] = 0;
+    count += age[u] > maturity;
+  }
+  counts[thread] = count;
+  __syncthreads();
+  if (thread > 0) return;
+  int eligible = 0;
+  for (int i = 0; i < block_threads; ++i) eligible += counts[i];
+  const double expected = rate * (op.count_from == CountFrom::all && eligible > 0 ? g.units : eligible);
+  int n;
+  if (op.count_mode == CountMode::accumulate) {
+    double& carry = *play.at(op.carry, run);
+    carry += expected;
+    n = static_cast<int>(floor(carry) < eligible ? floor(carry) : eligible);
+    carry -= n;
+  } else if (expected < 1) {
+    n = uniform_at(*play.at(op.seed, run), Stream::replacement_count, static_cast<uint32_t>(g.place),
+                   static_cast<uint64_t>(*play.at(op.step, run)), 0) < expected;
+  } else {
+    n = static_cast<int>(floor(expected) < eligible ? floor(expected) : eligible);
+  }
+  if (n > eligible) n = eligible;
+  for (; n > 0; --n) {  // lowest utility first; equal ones: lowest index; NaN last
+    int worst = -1;
+    for (int u = 0; u < g.units; ++u)
+      if (age[u] > maturity && !replaced[u] &&
+          (worst < 0 || utility[u] < utility[worst] || (utility[worst] != utility[worst] && utility[u] == utility[u])))
+        worst = u;
+    replaced[worst] = 1;
+  }
+}
+
+// Outgoing weights: a thread takes an output, and goes through its taps and the units in order.
+__device__ void start_anew(const UnitReplace& op, const Play& play, int run, const float* weight) {
+  const int64_t i = weight - play.at(op.weights, run);
+  for (const WeightState& state : op.state)
+    if (state.values.present()) play.at(state.values, run)[i] = 0;
+}
+
+}  // namespace
+
+void unit_select(cudaStream_t stream, const UnitSelect& op, const Play& play) {
+  launch(stream, unit_select_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
+}
+
+void unit_replace(cudaStream_t stream, const UnitReplace& op, const Play& play) {
+  const Units& g = op.group;
+  for_each(stream, play, g.outputs, [op, play] __device__(int run, int64_t o) {
+    if (!learns(play, run)) return;
+    const Units& g = op.group;
+    for (int u = 0; u < g.units; ++u) {
+      if (!play.at(op.replaced, run)[u]) continue;
+      for (int k = 0; k < g.taps; ++k) {
+        float& w = play.at(g.outgoing, run)[(o * g.taps + k) * g.units + u];
+        if (op.transfer_mean_to_bias) play.at(g.next_bias, run)[o] += w * play.at(g.mean_activity, run)[u];
+        w = 0;
+        start_anew(op, play, run, &w);
+      }
+    }
+  });
+  // What a unit owns, after the pass above has read its mean activity.
+  for_each(stream, play, static_cast<int64_t>(g.units) * (g.fan_in + 1), [op, play] __device__(int run, int64_t i) {
+    const Units& g = op.group;
+    const int u = static_cast<int>(i / (g.fan_in + 1)), column = static_cast<int>(i % (g.fan_in + 1));
+    if (!learns(play, run) || !play.at(op.replaced, run)[u]) return;
+    if (column < g.fan_in) {
+      float& w = play.at(g.incoming, run)[static_cast<int64_t>(u) * g.fan_in + column];
+      w = initial_weight(op.initial, *play.at(op.seed, run), Stream::replacement, g.place, static_cast<uint64_t>(*play.at(op.step, run)), u,
+                         g.fan_in, column);
+      return start_anew(op, play, run, &w);
+    }
+    float& bias = play.at(g.bias, run)[u];
+    bias = 0;
+    start_anew(op, play, run, &bias);
+    play.at(g.age, run)[u] = 0;
+    play.at(g.mean_trace, run)[u] = play.at(g.mean_activity, run)[u] = 0;
+    play.at(g.utility_trace, run)[u] = play.at(g.utility, run)[u] = 0;
+  });
+}
+
+void advance(cudaStream_t stream, const Advance& op, const Play& play) {
+  for_each(stream, play, 1, [op, play] __device__(int run, int64_t) {
+    if (learns(play, run)) ++*play.at(op.step, run);
+  });
+}
+
+}  // namespace klopf::cuda

@@ -1,0 +1,90 @@
+// Passes over all weights: optimizers and perturbation. Gradients are those of the whole batch.
+#include "common.hpp"
+#include "kernels.hpp"
+#include "rules/normal.hpp"
+#include "rules/optimizers.hpp"
+
+namespace klopf::cuda {
+namespace {
+
+__device__ inline void look(const Play& play, Ref<int32_t> alive, int run, float weight) {
+  if (!(weight - weight == 0)) *play.at(alive, run) = 0;  // any thread may say so
+}
+
+}  // namespace
+
+void sgd_step(cudaStream_t stream, const SgdStep& op, const Play& play) {
+  for_each(stream, play, op.count, [op, play] __device__(int run, int64_t i) {
+    if (!learns(play, run)) return;
+    float &w = play.at(op.weights, run)[i], *v = play.at(op.momentum, run);
+    const float g = play.at(op.grads, run)[i], alpha = static_cast<float>(*play.at(op.step_size, run));
+    const float lambda = static_cast<float>(*play.at(op.weight_decay, run));
+    if (v) sgd_update(w, g, v[i], alpha, static_cast<float>(*play.at(op.momentum_rate, run)), lambda);
+    else sgd_update(w, g, alpha, lambda);
+    look(play, op.alive, run, w);
+  });
+}
+
+void adam_step(cudaStream_t stream, const AdamStep& op, const Play& play) {
+  for_each(stream, play, op.count, [op, play] __device__(int run, int64_t i) {
+    if (!learns(play, run)) return;
+    const double beta1 = *play.at(op.beta1, run), beta2 = *play.at(op.beta2, run);
+    const AdamRates rates{static_cast<float>(beta1),
+                          static_cast<float>(1 - beta1),
+                          static_cast<float>(beta2),
+                          static_cast<float>(1 - beta2),
+                          static_cast<float>(*play.at(op.epsilon, run)),
+                          static_cast<float>(*play.at(op.weight_decay, run))};
+    const int32_t t = ++play.at(op.steps, run)[i];
+    float& w = play.at(op.weights, run)[i];
+    adam_update(w, play.at(op.grads, run)[i], play.at(op.first, run)[i], play.at(op.second, run)[i],
+                adam_correction(*play.at(op.step_size, run), beta1, beta2, t, op.epsilon_raw), rates);
+    look(play, op.alive, run, w);
+  });
+}
+
+void perturb(cudaStream_t stream, const Perturb& op, const Play& play) {
+  // Four weights, a quarter of a group of 64 apart, share a block of random numbers.
+  for_each(stream, play, (op.count + 63) / 64 * 16, [op, play] __device__(int run, int64_t k) {
+    if (!learns(play, run)) return;
+    const float noise = static_cast<float>(*play.at(op.noise, run));
+    const Random4 r =
+        random4(*play.at(op.seed, run), Stream::perturbation, 0, static_cast<uint64_t>(*play.at(op.step, run)), static_cast<uint32_t>(k));
+    const Normal2 a = normal2(r.v[0], r.v[1]), b = normal2(r.v[2], r.v[3]);
+    const float normal[4] = {a.first, a.second, b.first, b.second};
+    const int64_t first = k / 16 * 64 + k % 16;
+    for (int j = 0; j < 4; ++j)
+      if (first + 16 * j < op.count) play.at(op.weights, run)[first + 16 * j] += noise * normal[j];
+  });
+}
+
+// A thread takes a column of the weights: its part of the input's gradient from the old weights, then their update.
+void linear_backward_sgd(cudaStream_t stream, const LinearBackwardSgd& op, const Play& play) {
+  const LinearShape s = op.layer.shape;
+  for_each(stream, play, s.inputs + s.outputs, [op, play, s] __device__(int run, int64_t i) {
+    const float* delta = play.at(op.layer.grad_output, run);
+    const float alpha = static_cast<float>(*play.at(op.sgd.step_size, run)), mu = static_cast<float>(*play.at(op.sgd.momentum_rate, run));
+    const float lambda = static_cast<float>(*play.at(op.sgd.weight_decay, run));
+    const bool update = learns(play, run);
+    const auto step = [&](float& w, float g, float* v) {
+      if (!update) return;
+      if (v) sgd_update(w, g, *v, alpha, mu, lambda);
+      else sgd_update(w, g, alpha, lambda);
+      look(play, op.sgd.alive, run, w);
+    };
+    if (i >= s.inputs) {
+      const int64_t o = i - s.inputs;
+      float* v = play.at(op.bias_momentum, run);
+      return step(play.at(op.bias, run)[o], delta[o], v ? v + o : nullptr);
+    }
+    const float x = play.at(op.layer.input, run)[i];
+    float *w = play.at(op.layer.weight, run) + i, *v = play.at(op.momentum, run), grad = 0;
+    for (int o = 0; o < s.outputs; ++o, w += s.inputs) {
+      grad = fmaf(delta[o], *w, grad);
+      step(*w, delta[o] * x, v ? v + static_cast<int64_t>(o) * s.inputs + i : nullptr);
+    }
+    if (op.layer.grad_input.present()) play.at(op.layer.grad_input, run)[i] = grad;
+  });
+}
+
+}  // namespace klopf::cuda
