@@ -22,6 +22,8 @@ if(KLOPF_CUDA_FOUND)
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  target_link_libraries(klopf PUBLIC CUDA::cudart_static)
   set_target_properties(klopf PROPERTIES CUDA_ARCHITECTURES "${KLOPF_CUDA_ARCHITECTURES}" CUDA_RUNTIME_LIBRARY Static CUDA_STANDARD 20)
   # As on the CPU: fused where the code says so, and nowhere else.
   set_source_files_properties(${KLOPF_CUDA_SOURCES} PROPERTIES COMPILE_OPTIONS "--fmad=false;--extended-lambda;--threads=2")
