@@ -33,6 +33,7 @@ __all__: list[str] = [
     "Tanh",
     "devices",
     "get_threads",
+    "gpu_status",
     "initialisers",
     "isa",
     "isa_levels",
@@ -426,7 +427,7 @@ class Network:
         runs: R
         seeds: one a run; default 0 .. runs - 1
         init: initial distribution, one of klopf.initialisers
-        device: "cpu" or "auto"
+        device: one of klopf.devices(), or "auto": the first GPU, or the CPU
 
     Raises:
         klopf.Error: layers that do not fit, unknown names, a device that is not there
@@ -491,6 +492,11 @@ class Network:
     def state_dict(self) -> dict[str, numpy.typing.NDArray[typing.Any]]:
         """
         Parameters by name ("0.weight" [R, ...], PyTorch's shapes behind R), copied out.
+        """
+    @property
+    def device(self) -> str:
+        """
+        As given.
         """
     @property
     def init(self) -> str:
@@ -697,6 +703,11 @@ def devices() -> list[str]:
 def get_threads() -> int:
     """
     Threads of the CPU.
+    """
+
+def gpu_status() -> str:
+    """
+    Which GPUs can be used, or why none can.
     """
 
 def isa() -> str:
