@@ -22,8 +22,6 @@ from klopf.experiments.methods import (
 )
 from klopf.experiments.settings import options
 
-pytestmark = pytest.mark.usefixtures("device")
-
 SIZE = NetworkSize(channels=(3,), kernels=(3,), hidden=(5,))
 SHAPE = (3, 8, 8)
 
