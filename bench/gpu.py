@@ -32,7 +32,7 @@ SAMPLES = 900  # as a task of the published stream has; nine batches
 
 @dataclass(frozen=True)
 class Settings:
-    """Time training steps on a GPU, of klopf and of PyTorch where it is installed: table.md and results.json."""
+    """Time steps on a GPU, of klopf and of PyTorch where it is installed: table.md and results.json."""
 
     device: str = option("cuda", "where klopf's networks live")
     runs: tuple[int, ...] = option((1, 8, 30, 64, 128), "numbers of runs in lockstep")
@@ -94,6 +94,7 @@ def _torch(settings: Settings) -> tuple[dict[str, float], list[dict[str, Any]], 
     """Ceilings, rows, and what could not be run."""
     try:
         import torch
+
         from peers import torch_runs
     except ImportError as error:
         return {}, [], [f"PyTorch: {error}"]
@@ -128,7 +129,8 @@ def _time(work: Callable[[int], None], seconds: float) -> float:
 def _table(about: dict[str, Any]) -> str:
     lines = [
         "# Training steps on a GPU\n",
-        f"`{about['command']}` on {about['date'][:10]}, commit {str(about['commit']['hash'])[:7]}. {about['machine']['gpu']}.",
+        f"`{about['command']}` on {about['date'][:10]}, commit {str(about['commit']['hash'])[:7]}. "
+        f"{about['machine']['gpu']}.",
         "The published ImageNet network, batch 100 a run; one time for each.\n",
         "| | runs | ms a step of all runs | ms a run |",
         "|---|--:|--:|--:|",

@@ -1,7 +1,8 @@
-"""PyTorch on one device: the published network as one run, and as many runs side by side in one formulation.
+"""PyTorch on one device: one run of a case, or many side by side in one formulation.
 
-Many runs: the runs' images are channels of one image, convolutions have a group for each run, linear layers are
-batched products, and one SGD updates all weights. Compiled, and captured as a CUDA graph where there is a GPU.
+Many runs: the runs' images are channels of one image, convolutions have a group for each run, linear layers
+are batched products, and one SGD updates all weights. Compiled, and captured as a CUDA graph where there is a
+GPU.
 """
 
 from __future__ import annotations
