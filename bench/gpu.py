@@ -36,6 +36,9 @@ class Settings:
 
     device: str = option("cuda", "where klopf's networks live")
     runs: tuple[int, ...] = option((1, 8, 30, 64, 128), "numbers of runs in lockstep")
+    precision: tuple[str, ...] = option(
+        ("float32", "tf32"), "of klopf's dense products", choices=("float32", "tf32")
+    )
     peers: tuple[int, ...] = option((1, 30), "numbers of runs of PyTorch's formulations")
     seconds: float = option(2.0, "how long each is timed", above=0)
     out: str | None = option(None, "folder of the results (default: bench/results/gpu)", placeholder="FOLDER")
@@ -57,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "machine": {**machine(), "gpu": kl._core.gpu_status()},
             "versions": versions(),
         }
-        rows = [_klopf(settings, runs) for runs in settings.runs]
+        rows = [
+            _klopf(settings, runs, precision) for precision in settings.precision for runs in settings.runs
+        ]
     except kl.Error as error:
         print(f"gpu.py: {error}", file=sys.stderr)
         return 1
@@ -73,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _klopf(settings: Settings, runs: int) -> dict[str, Any]:
+def _klopf(settings: Settings, runs: int, precision: str) -> dict[str, Any]:
     network = next(iter(CASE.networks.values()))
     layers = [LAYERS[kind](*numbers) for kind, *numbers in network]
-    net = kl.Network(layers, CASE.input_shape, runs=runs, device=settings.device)
+    net = kl.Network(layers, CASE.input_shape, runs=runs, device=settings.device, precision=precision)
     optimizer = kl.SGD(step_size=CASE.step_size, momentum=CASE.momentum)
     learner = kl.Learner(net, loss=CASE.loss, optimizer=optimizer, rules=[kl.ContinualBackprop(**CASE.cbp)])
     rng = np.random.default_rng(0)
@@ -87,7 +92,11 @@ def _klopf(settings: Settings, runs: int) -> dict[str, Any]:
         learner.run(x, y, batch_size=CASE.batch, epochs=count, scale=1 / 255, offset=-0.5)
 
     steps = -(-SAMPLES // CASE.batch)
-    return {"name": "klopf cbp, float32", "runs": runs, "seconds": _time(epochs, settings.seconds) / steps}
+    return {
+        "name": f"klopf cbp, {precision}",
+        "runs": runs,
+        "seconds": _time(epochs, settings.seconds) / steps,
+    }
 
 
 def _torch(settings: Settings) -> tuple[dict[str, float], list[dict[str, Any]], list[str]]:

@@ -52,9 +52,9 @@ class Device final : public Memory {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(int index) : device_(std::make_shared<Device>(index)) {}
+  CudaBackend(int index, bool tf32) : device_(std::make_shared<Device>(index)), tf32_(tf32) {}
 #define KLOPF_FORWARD(Type, name) \
-  void name(const Type& op, const Play& play) override { cuda::name(device_->use(), op, play); }
+  void name(const Type& op, const Play& play) override { cuda::name({device_->use(), tf32_}, op, play); }
   KLOPF_OPERATIONS(KLOPF_FORWARD)
 #undef KLOPF_FORWARD
   std::shared_ptr<Memory> memory() const override { return device_; }
@@ -72,6 +72,7 @@ class CudaBackend final : public Backend {
            static_cast<std::size_t>(capacity);
   }
   std::shared_ptr<Device> device_;
+  bool tf32_;
 };
 
 }  // namespace
@@ -110,6 +111,6 @@ std::string describe() {
 }
 #endif
 
-std::shared_ptr<Backend> make_backend(int device) { return std::make_shared<CudaBackend>(device); }
+std::shared_ptr<Backend> make_backend(int device, bool tf32) { return std::make_shared<CudaBackend>(device, tf32); }
 
 }  // namespace klopf::cuda

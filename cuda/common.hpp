@@ -25,9 +25,9 @@ __global__ void for_each_kernel(Work work, int64_t count) {
   if (i < count) work(static_cast<int>(blockIdx.z), i);
 }
 template <class Work>
-void for_each(cudaStream_t stream, const Play& play, int64_t count, const Work& work) {
+void for_each(const Queue& queue, const Play& play, int64_t count, const Work& work) {
   if (count == 0) return;
-  launch_apart(stream, for_each_kernel<Work>, dim3(blocks_for(count), 1, static_cast<unsigned>(play.runs)), dim3(block_threads), work,
+  launch_apart(queue.stream, for_each_kernel<Work>, dim3(blocks_for(count), 1, static_cast<unsigned>(play.runs)), dim3(block_threads), work,
                count);
 }
 

@@ -123,22 +123,22 @@ ConvShape as_convolution(const LinearShape& s) { return {s.inputs, 1, 1, s.outpu
 
 }  // namespace
 
-void conv_forward(cudaStream_t stream, const ConvForward& op, const Play& play) {
+void conv_forward(const Queue& queue, const ConvForward& op, const Play& play) {
   const ConvShape& s = op.shape;
-  multiply<ForwardProduct>(stream, op, play, static_cast<int64_t>(play.batch.count) * s.out_height * s.out_width, s.outputs,
+  multiply<ForwardProduct>(queue, op, play, static_cast<int64_t>(play.batch.count) * s.out_height * s.out_width, s.outputs,
                            s.kernel_height * s.kernel_width * s.channels);
 }
 
-void conv_backward(cudaStream_t stream, const ConvBackward& op, const Play& play) {
+void conv_backward(const Queue& queue, const ConvBackward& op, const Play& play) {
   const ConvShape& s = op.shape;
   const int parts = op.scratch.present() ? weight_parts(s, play.batch.count) : 1;
   const int64_t columns = weights_of(s) / s.outputs;
-  multiply<WeightProduct>(stream, op, play, s.outputs, columns, static_cast<int64_t>(play.batch.count) * s.out_height * s.out_width, parts);
+  multiply<WeightProduct>(queue, op, play, s.outputs, columns, static_cast<int64_t>(play.batch.count) * s.out_height * s.out_width, parts);
   if (parts > 1)
-    launch(stream, add_parts_kernel, dim3(blocks_for(weights_of(s)), 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play,
-           parts);
+    launch(queue.stream, add_parts_kernel, dim3(blocks_for(weights_of(s)), 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op,
+           play, parts);
   if (op.grad_input.present())
-    multiply<InputProduct>(stream, op, play, static_cast<int64_t>(play.batch.count) * s.height * s.width, s.channels,
+    multiply<InputProduct>(queue, op, play, static_cast<int64_t>(play.batch.count) * s.height * s.width, s.channels,
                            s.kernel_height * s.kernel_width * s.outputs);
 }
 std::size_t conv_backward_scratch(const ConvShape& s, int capacity) {
@@ -146,12 +146,12 @@ std::size_t conv_backward_scratch(const ConvShape& s, int capacity) {
   return parts == 1 ? 0 : static_cast<std::size_t>(parts * weights_of(s));
 }
 
-void linear_forward(cudaStream_t stream, const LinearForward& op, const Play& play) {
-  conv_forward(stream, {as_convolution(op.shape), op.input, op.weight, op.bias, op.output, {}}, play);
+void linear_forward(const Queue& queue, const LinearForward& op, const Play& play) {
+  conv_forward(queue, {as_convolution(op.shape), op.input, op.weight, op.bias, op.output, {}}, play);
 }
 
-void linear_backward(cudaStream_t stream, const LinearBackward& op, const Play& play) {
-  conv_backward(stream, {as_convolution(op.shape), op.input, op.weight, op.grad_output, op.grad_weight, op.grad_bias, op.grad_input, {}},
+void linear_backward(const Queue& queue, const LinearBackward& op, const Play& play) {
+  conv_backward(queue, {as_convolution(op.shape), op.input, op.weight, op.grad_output, op.grad_weight, op.grad_bias, op.grad_input, {}},
                 play);
 }
 

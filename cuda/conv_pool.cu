@@ -4,11 +4,11 @@
 
 namespace klopf::cuda {
 
-void conv_relu_pool_forward(cudaStream_t stream, const ConvReluPoolForward& op, const Play& play) {
+void conv_relu_pool_forward(const Queue& queue, const ConvReluPoolForward& op, const Play& play) {
   const ConvShape s = op.shape;
-  conv_forward(stream, {s, op.input, op.weight, op.bias, op.scratch, {}}, play);
+  conv_forward(queue, {s, op.input, op.weight, op.bias, op.scratch, {}}, play);
   const int64_t size = static_cast<int64_t>(op.pooled_height) * op.pooled_width * s.outputs;
-  for_each(stream, play, size * play.batch.count, [op, play, s, size] __device__(int run, int64_t i) {
+  for_each(queue, play, size * play.batch.count, [op, play, s, size] __device__(int run, int64_t i) {
     const int o = static_cast<int>(i % s.outputs), place = static_cast<int>(i / s.outputs % (op.pooled_height * op.pooled_width));
     const int y = place / op.pooled_width * op.window, x = place % op.pooled_width * op.window;
     const float* values = play.at(op.scratch, run) + i / size * s.out_height * s.out_width * s.outputs + o;
@@ -26,10 +26,10 @@ void conv_relu_pool_forward(cudaStream_t stream, const ConvReluPoolForward& op, 
   });
 }
 
-void conv_relu_pool_backward(cudaStream_t stream, const ConvReluPoolBackward& op, const Play& play) {
+void conv_relu_pool_backward(const Queue& queue, const ConvReluPoolBackward& op, const Play& play) {
   const ConvShape s = op.shape;
   const int64_t size = static_cast<int64_t>(s.out_height) * s.out_width * s.outputs;
-  for_each(stream, play, size * play.batch.count, [op, play, s, size] __device__(int run, int64_t i) {
+  for_each(queue, play, size * play.batch.count, [op, play, s, size] __device__(int run, int64_t i) {
     const int o = static_cast<int>(i % s.outputs), pixel = static_cast<int>(i / s.outputs % (s.out_height * s.out_width));
     const int y = pixel / s.out_width, x = pixel % s.out_width;
     float grad = 0;
@@ -41,7 +41,7 @@ void conv_relu_pool_backward(cudaStream_t stream, const ConvReluPoolBackward& op
     play.at(op.scratch, run)[i] = grad;
   });
   const Ref<float> rest{op.scratch.space, op.scratch.offset + static_cast<uint64_t>(size * play.batch.count) * sizeof(float)};
-  conv_backward(stream, {s, op.input, op.weight, op.scratch, op.grad_weight, op.grad_bias, op.grad_input, rest}, play);
+  conv_backward(queue, {s, op.input, op.weight, op.scratch, op.grad_weight, op.grad_bias, op.grad_input, rest}, play);
 }
 
 }  // namespace klopf::cuda

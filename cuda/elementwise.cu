@@ -6,9 +6,9 @@
 
 namespace klopf::cuda {
 
-void load_batch(cudaStream_t stream, const LoadBatch& op, const Play& play) {
+void load_batch(const Queue& queue, const LoadBatch& op, const Play& play) {
   const int64_t pixels = static_cast<int64_t>(op.height) * op.width, size = pixels * op.channels;
-  for_each(stream, play, size * play.batch.count, [op, play, pixels, size] __device__(int run, int64_t i) {
+  for_each(queue, play, size * play.batch.count, [op, play, pixels, size] __device__(int run, int64_t i) {
     const Batch& batch = play.batch;
     const int c = static_cast<int>(i % op.channels);
     const int64_t at = sample_at(batch, run, static_cast<int>(i / size)) * size + c * pixels + i / op.channels % pixels;
@@ -20,16 +20,16 @@ void load_batch(cudaStream_t stream, const LoadBatch& op, const Play& play) {
   });
 }
 
-void activation_forward(cudaStream_t stream, const ActivationForward& op, const Play& play) {
-  for_each(stream, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
+void activation_forward(const Queue& queue, const ActivationForward& op, const Play& play) {
+  for_each(queue, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
     const float x = play.at(op.input, run)[i];
     float* y = play.at(op.output, run) + i;
     with_activation(op.kind, [&](auto f) { *y = f.value(x, op.slope); });
   });
 }
 
-void activation_backward(cudaStream_t stream, const ActivationBackward& op, const Play& play) {
-  for_each(stream, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
+void activation_backward(const Queue& queue, const ActivationBackward& op, const Play& play) {
+  for_each(queue, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
     const float y = play.at(op.output, run)[i], grad = play.at(op.grad_output, run)[i];
     float* grad_input = play.at(op.grad_input, run) + i;
     with_activation(op.kind, [&](auto f) { *grad_input = grad * f.slope(y, op.slope); });
@@ -75,8 +75,8 @@ __global__ void loss_kernel(Loss op, Play play) {
 
 }  // namespace
 
-void loss(cudaStream_t stream, const Loss& op, const Play& play) {
-  launch(stream, loss_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(loss_threads), op, play);
+void loss(const Queue& queue, const Loss& op, const Play& play) {
+  launch(queue.stream, loss_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(loss_threads), op, play);
 }
 
 }  // namespace klopf::cuda

@@ -18,6 +18,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
 #define __shared__ static thread_local
+#define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -157,3 +158,60 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+// Tensor cores: what a warp does together, its first thread does alone.
+namespace nvcuda::wmma {
+
+struct matrix_a;
+struct matrix_b;
+struct accumulator;
+struct row_major;
+struct col_major;
+namespace precision {
+struct tf32;
+}
+enum layout_t { mem_row_major };
+
+template <class Use, int M, int N, int K, class Type, class Layout = void>
+struct fragment {
+  static constexpr int num_elements = M * N > M* K ? M * N : M * K;
+  float x[num_elements] = {};
+};
+inline bool does() { return threadIdx.x % 32 == 0; }
+inline float __float_to_tf32(float x) {  // ten bits behind the point, to nearest
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  if ((bits & 0x7F800000u) != 0x7F800000u) bits = (bits + 0x1000u) & ~0x1FFFu;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+template <class F>
+void fill_fragment(F& f, float value) {
+  for (float& x : f.x) x = value;
+}
+template <int M, int N, int K, class T>
+void load_matrix_sync(fragment<matrix_a, M, N, K, T, col_major>& f, const float* p, unsigned stride) {
+  for (int k = 0; does() && k < K; ++k)
+    for (int m = 0; m < M; ++m) f.x[m * K + k] = p[k * stride + m];
+}
+template <int M, int N, int K, class T>
+void load_matrix_sync(fragment<matrix_b, M, N, K, T, row_major>& f, const float* p, unsigned stride) {
+  for (int k = 0; does() && k < K; ++k)
+    for (int n = 0; n < N; ++n) f.x[k * N + n] = p[k * stride + n];
+}
+template <int M, int N, int K, class A, class B>
+void mma_sync(fragment<accumulator, M, N, K, float>& d, const A& a, const B& b, const fragment<accumulator, M, N, K, float>& c) {
+  for (int m = 0; does() && m < M; ++m)
+    for (int n = 0; n < N; ++n) {
+      float sum = c.x[m * N + n];
+      for (int k = 0; k < K; ++k) sum = __builtin_fmaf(a.x[m * K + k], b.x[k * N + n], sum);
+      d.x[m * N + n] = sum;
+    }
+}
+template <int M, int N, int K>
+void store_matrix_sync(float* p, const fragment<accumulator, M, N, K, float>& f, unsigned stride, layout_t) {
+  for (int m = 0; does() && m < M; ++m)
+    for (int n = 0; n < N; ++n) p[m * stride + n] = f.x[m * N + n];
+}
+
+}  // namespace nvcuda::wmma

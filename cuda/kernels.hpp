@@ -7,7 +7,7 @@
 // One function an operation, in the file of its family.
 namespace klopf::cuda {
 
-#define KLOPF_DECLARE(Type, name) void name(cudaStream_t stream, const Type& op, const Play& play);
+#define KLOPF_DECLARE(Type, name) void name(const Queue& queue, const Type& op, const Play& play);
 KLOPF_OPERATIONS(KLOPF_DECLARE)
 #undef KLOPF_DECLARE
 

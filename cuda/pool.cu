@@ -4,10 +4,10 @@
 
 namespace klopf::cuda {
 
-void max_pool_forward(cudaStream_t stream, const MaxPoolForward& op, const Play& play) {
+void max_pool_forward(const Queue& queue, const MaxPoolForward& op, const Play& play) {
   const PoolShape s = op.shape;
   const int64_t size = static_cast<int64_t>(s.out_height) * s.out_width * s.channels;
-  for_each(stream, play, size * play.batch.count, [op, play, s, size] __device__(int run, int64_t i) {
+  for_each(queue, play, size * play.batch.count, [op, play, s, size] __device__(int run, int64_t i) {
     const int c = static_cast<int>(i % s.channels), place = static_cast<int>(i / s.channels % (s.out_height * s.out_width));
     const int y = place / s.out_width * s.stride, x = place % s.out_width * s.stride;
     const float* image = play.at(op.input, run) + i / size * s.height * s.width * s.channels + c;
@@ -23,10 +23,10 @@ void max_pool_forward(cudaStream_t stream, const MaxPoolForward& op, const Play&
 }
 
 // Each input pixel asks the windows that it is in.
-void max_pool_backward(cudaStream_t stream, const MaxPoolBackward& op, const Play& play) {
+void max_pool_backward(const Queue& queue, const MaxPoolBackward& op, const Play& play) {
   const PoolShape s = op.shape;
   const int64_t size = static_cast<int64_t>(s.height) * s.width * s.channels;
-  for_each(stream, play, size * play.batch.count, [op, play, s, size] __device__(int run, int64_t i) {
+  for_each(queue, play, size * play.batch.count, [op, play, s, size] __device__(int run, int64_t i) {
     const int c = static_cast<int>(i % s.channels), pixel = static_cast<int>(i / s.channels % (s.height * s.width));
     const int y = pixel / s.width, x = pixel % s.width;
     const int64_t first = i / size * s.out_height * s.out_width * s.channels + c;

@@ -5,6 +5,7 @@
 #include "emulation.hpp"
 #else
 #include <cuda_runtime.h>
+#include <mma.h>
 
 namespace klopf::cuda {
 
@@ -28,6 +29,12 @@ void launch_apart(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid,
 #include "klopf/error.hpp"
 
 namespace klopf::cuda {
+
+// Where operations go: a device's stream, and whether dense products may round their factors to TF32, for the tensor cores.
+struct Queue {
+  cudaStream_t stream;
+  bool tf32;
+};
 
 inline void check(cudaError_t status) {
   if (status != cudaSuccess) throw Error("[cuda] " + std::string(cudaGetErrorString(status)));

@@ -5,8 +5,8 @@
 
 namespace klopf::cuda {
 
-void loss_total(cudaStream_t stream, const LossTotal& op, const Play& play) {
-  for_each(stream, play, 1, [op, play] __device__(int run, int64_t) {
+void loss_total(const Queue& queue, const LossTotal& op, const Play& play) {
+  for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
     int32_t& alive = *play.at(op.alive, run);
     if (double* loss = play.at(op.loss, run)) {
       const double value = *loss;
@@ -17,15 +17,15 @@ void loss_total(cudaStream_t stream, const LossTotal& op, const Play& play) {
   });
 }
 
-void tally(cudaStream_t stream, const Tally& op, const Play& play) {
-  for_each(stream, play, 1, [op, play] __device__(int run, int64_t) {
+void tally(const Queue& queue, const Tally& op, const Play& play) {
+  for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
     *play.at(op.loss_sum, run) += *play.at(op.loss, run) * play.batch.total;
     *play.at(op.correct_sum, run) += *play.at(op.correct, run);
   });
 }
 
-void draw_weights(cudaStream_t stream, const DrawWeights& op, const Play& play) {
-  for_each(stream, play, static_cast<int64_t>(op.rows) * (op.columns + 1), [op, play] __device__(int run, int64_t i) {
+void draw_weights(const Queue& queue, const DrawWeights& op, const Play& play) {
+  for_each(queue, play, static_cast<int64_t>(op.rows) * (op.columns + 1), [op, play] __device__(int run, int64_t i) {
     const int row = static_cast<int>(i / (op.columns + 1)), column = static_cast<int>(i % (op.columns + 1));
     const uint64_t seed = *play.at(op.seed, run), draw = static_cast<uint64_t>(*play.at(op.draw, run));
     if (column == op.columns) play.at(op.bias, run)[row] = initial_bias(op.initial, seed, op.place, draw, row);
@@ -90,13 +90,13 @@ __device__ void start_anew(const UnitReplace& op, const Play& play, int run, con
 
 }  // namespace
 
-void unit_select(cudaStream_t stream, const UnitSelect& op, const Play& play) {
-  launch(stream, unit_select_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
+void unit_select(const Queue& queue, const UnitSelect& op, const Play& play) {
+  launch(queue.stream, unit_select_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
 }
 
-void unit_replace(cudaStream_t stream, const UnitReplace& op, const Play& play) {
+void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
   const Units& g = op.group;
-  for_each(stream, play, g.outputs, [op, play] __device__(int run, int64_t o) {
+  for_each(queue, play, g.outputs, [op, play] __device__(int run, int64_t o) {
     if (!learns(play, run)) return;
     const Units& g = op.group;
     for (int u = 0; u < g.units; ++u) {
@@ -110,7 +110,7 @@ void unit_replace(cudaStream_t stream, const UnitReplace& op, const Play& play) 
     }
   });
   // What a unit owns, after the pass above has read its mean activity.
-  for_each(stream, play, static_cast<int64_t>(g.units) * (g.fan_in + 1), [op, play] __device__(int run, int64_t i) {
+  for_each(queue, play, static_cast<int64_t>(g.units) * (g.fan_in + 1), [op, play] __device__(int run, int64_t i) {
     const Units& g = op.group;
     const int u = static_cast<int>(i / (g.fan_in + 1)), column = static_cast<int>(i % (g.fan_in + 1));
     if (!learns(play, run) || !play.at(op.replaced, run)[u]) return;
@@ -129,8 +129,8 @@ void unit_replace(cudaStream_t stream, const UnitReplace& op, const Play& play) 
   });
 }
 
-void advance(cudaStream_t stream, const Advance& op, const Play& play) {
-  for_each(stream, play, 1, [op, play] __device__(int run, int64_t) {
+void advance(const Queue& queue, const Advance& op, const Play& play) {
+  for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
     if (learns(play, run)) ++*play.at(op.step, run);
   });
 }

@@ -13,8 +13,8 @@ __device__ inline void look(const Play& play, Ref<int32_t> alive, int run, float
 
 }  // namespace
 
-void sgd_step(cudaStream_t stream, const SgdStep& op, const Play& play) {
-  for_each(stream, play, op.count, [op, play] __device__(int run, int64_t i) {
+void sgd_step(const Queue& queue, const SgdStep& op, const Play& play) {
+  for_each(queue, play, op.count, [op, play] __device__(int run, int64_t i) {
     if (!learns(play, run)) return;
     float &w = play.at(op.weights, run)[i], *v = play.at(op.momentum, run);
     const float g = play.at(op.grads, run)[i], alpha = static_cast<float>(*play.at(op.step_size, run));
@@ -25,8 +25,8 @@ void sgd_step(cudaStream_t stream, const SgdStep& op, const Play& play) {
   });
 }
 
-void adam_step(cudaStream_t stream, const AdamStep& op, const Play& play) {
-  for_each(stream, play, op.count, [op, play] __device__(int run, int64_t i) {
+void adam_step(const Queue& queue, const AdamStep& op, const Play& play) {
+  for_each(queue, play, op.count, [op, play] __device__(int run, int64_t i) {
     if (!learns(play, run)) return;
     const double beta1 = *play.at(op.beta1, run), beta2 = *play.at(op.beta2, run);
     const AdamRates rates{static_cast<float>(beta1),
@@ -43,9 +43,9 @@ void adam_step(cudaStream_t stream, const AdamStep& op, const Play& play) {
   });
 }
 
-void perturb(cudaStream_t stream, const Perturb& op, const Play& play) {
+void perturb(const Queue& queue, const Perturb& op, const Play& play) {
   // Four weights, a quarter of a group of 64 apart, share a block of random numbers.
-  for_each(stream, play, (op.count + 63) / 64 * 16, [op, play] __device__(int run, int64_t k) {
+  for_each(queue, play, (op.count + 63) / 64 * 16, [op, play] __device__(int run, int64_t k) {
     if (!learns(play, run)) return;
     const float noise = static_cast<float>(*play.at(op.noise, run));
     const Random4 r =
@@ -59,9 +59,9 @@ void perturb(cudaStream_t stream, const Perturb& op, const Play& play) {
 }
 
 // A thread takes a column of the weights: its part of the input's gradient from the old weights, then their update.
-void linear_backward_sgd(cudaStream_t stream, const LinearBackwardSgd& op, const Play& play) {
+void linear_backward_sgd(const Queue& queue, const LinearBackwardSgd& op, const Play& play) {
   const LinearShape s = op.layer.shape;
-  for_each(stream, play, s.inputs + s.outputs, [op, play, s] __device__(int run, int64_t i) {
+  for_each(queue, play, s.inputs + s.outputs, [op, play, s] __device__(int run, int64_t i) {
     const float* delta = play.at(op.layer.grad_output, run);
     const float alpha = static_cast<float>(*play.at(op.sgd.step_size, run)), mu = static_cast<float>(*play.at(op.sgd.momentum_rate, run));
     const float lambda = static_cast<float>(*play.at(op.sgd.weight_decay, run));

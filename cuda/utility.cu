@@ -140,12 +140,12 @@ __global__ void unit_utility_kernel(UnitUtility op, Play play) {
 
 }  // namespace
 
-void unit_activity(cudaStream_t stream, const UnitActivity& op, const Play& play) {
-  launch(stream, unit_activity_kernel, grid_of(op.group, play), dim3(tile_units, unit_threads), op, play);
+void unit_activity(const Queue& queue, const UnitActivity& op, const Play& play) {
+  launch(queue.stream, unit_activity_kernel, grid_of(op.group, play), dim3(tile_units, unit_threads), op, play);
 }
 
-void unit_utility(cudaStream_t stream, const UnitUtility& op, const Play& play) {
-  launch(stream, unit_utility_kernel, grid_of(op.group, play), dim3(tile_units, unit_threads), op, play);
+void unit_utility(const Queue& queue, const UnitUtility& op, const Play& play) {
+  launch(queue.stream, unit_utility_kernel, grid_of(op.group, play), dim3(tile_units, unit_threads), op, play);
 }
 
 }  // namespace klopf::cuda

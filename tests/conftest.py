@@ -25,5 +25,5 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
             made(network, *arguments, **{"device": name, **options})  # type: ignore[arg-type]
 
         monkeypatch.setattr(kl.Network, "__init__", make)
-        monkeypatch.setattr(kl.Learner.load.__func__, "__defaults__", (None, name))  # type: ignore[attr-defined]
+        monkeypatch.setattr(kl.Learner.load.__func__, "__defaults__", (None, name, "float32"))  # type: ignore[attr-defined]
     yield name

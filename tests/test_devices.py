@@ -28,8 +28,8 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-def made(name: str, device: str) -> kl.Learner:
-    return resolve(name, "authors", RULES.get(name, {})).build(SIZE, SHAPE, SEEDS, device)
+def made(name: str, device: str, precision: str = "float32") -> kl.Learner:
+    return resolve(name, "authors", RULES.get(name, {})).build(SIZE, SHAPE, SEEDS, device, precision)
 
 
 def only_at_a_tie(
@@ -90,6 +90,27 @@ def test_a_learner_moves_between_devices(device: str, tmp_path: Any) -> None:
     a, b = learner.evaluate(x, y), moved.evaluate(x, y)
     np.testing.assert_allclose(b.loss, a.loss, rtol=1e-5)
     np.testing.assert_allclose(moved.net(x), learner.net(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_tensor_cores(device: str) -> None:
+    """TF32 keeps ten bits behind the point of each factor: near float32, and not the same."""
+    rng = np.random.default_rng(3)
+    x, grad = rng.normal(size=(9, *SHAPE)).astype(np.float32), rng.normal(size=(RUNS, 9, 3))
+    exact, rounded = (made("bp", device, precision) for precision in ("float32", "tf32"))
+    assert rounded.net.precision == "tf32"
+    a, b = exact.forward(x), rounded.forward(x)
+    assert 1e-6 < relative_error(b, a) < 5e-3
+    exact.backward(grad)
+    rounded.backward(grad)
+    of_rounded = rounded.gradients()
+    for name, value in exact.gradients().items():
+        # A maximum or two may change places.
+        assert np.linalg.norm(of_rounded[name] - value) < 2e-2 * np.linalg.norm(value), name
+    with pytest.raises(kl.Error, match=r'^\[network\] precision must be "float32" on the CPU, got "tf32"$'):
+        made("bp", "cpu", "tf32")
+    with pytest.raises(kl.Error, match=r'^\[network\] precision must be "float32" or "tf32", got "fp8"$'):
+        made("bp", device, "fp8")
 
 
 def test_a_device_that_is_not_there() -> None:

@@ -38,9 +38,10 @@ py::array_t<float> infer(Network& net, const ArrayLike& x, const OptionalArrayLi
 }
 
 std::shared_ptr<Network> make(std::vector<Layer> layers, std::vector<int64_t> input_shape, int runs,
-                              const std::optional<std::vector<uint64_t>>& seeds, const std::string& init, const std::string& device) {
+                              const std::optional<std::vector<uint64_t>>& seeds, const std::string& init, const std::string& device,
+                              const std::string& precision) {
   return std::make_shared<Network>(
-      NetworkOptions{std::move(layers), std::move(input_shape), runs, seeds.value_or(std::vector<uint64_t>{}), init, device});
+      NetworkOptions{std::move(layers), std::move(input_shape), runs, seeds.value_or(std::vector<uint64_t>{}), init, device, precision});
 }
 
 py::typing::Tuple<int64_t, py::ellipsis> input_shape(const Network& net) { return py::tuple(py::cast(net.options().input_shape)); }
@@ -72,6 +73,8 @@ Args:
     seeds: one a run; default 0 .. runs - 1
     init: initial distribution, one of klopf.initialisers
     device: one of klopf.devices(), or "auto": the first GPU, or the CPU
+    precision: of dense products, "float32"; on a GPU also "tf32", which rounds their factors to ten bits
+        behind the point for the tensor cores
 
 Raises:
     klopf.Error: layers that do not fit, unknown names, a device that is not there)";
@@ -98,7 +101,7 @@ void bind_network(py::module_& m) {
   const auto none = py::none();
   py::class_<Network, std::shared_ptr<Network>>(m, "Network", network_doc)
       .def(py::init(&make), py::arg("layers"), py::arg("input_shape"), py::arg("runs") = 1, py::arg("seeds") = none,
-           py::arg("init") = "kaiming", py::arg("device") = "cpu")
+           py::arg("init") = "kaiming", py::arg("device") = "cpu", py::arg("precision") = "float32")
       .def_property_readonly("runs", &Network::runs, "R")
       .def_property_readonly(
           "seeds", [](const Network& net) { return net.options().seeds; }, "One a run.")
@@ -107,6 +110,8 @@ void bind_network(py::module_& m) {
       .def_property_readonly("input_shape", &input_shape, "(inputs,) or (channels, height, width)")
       .def_property_readonly(
           "init", [](const Network& net) { return net.options().init; }, "Initial distribution.")
+      .def_property_readonly(
+          "precision", [](const Network& net) { return net.options().precision; }, "Of dense products.")
       .def_property_readonly(
           "device", [](const Network& net) { return net.options().device; }, "As given.")
       .def_property_readonly("outputs", &Network::outputs, "O")

@@ -57,13 +57,21 @@ class Learner(_core.Learner):
         checkpoint.write(path, self.state(), settings)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], rules: list[Rule] | None = None, device: str = "cpu") -> Learner:
-        """A learner that goes on exactly where the saved one stood, bit for bit at the same level.
+    def load(
+        cls,
+        path: str | PathLike[str],
+        rules: list[Rule] | None = None,
+        device: str = "cpu",
+        precision: str = "float32",
+    ) -> Learner:
+        """A learner that goes on exactly where the saved one stood, bit for bit at the same level, on the
+        same device and at the same precision.
 
         Args:
             path: what `save` wrote
             rules: in place of the saved ones, of the same kinds
             device: where it goes on
+            precision: of dense products there
 
         Raises:
             klopf.Error: missing, truncated or corrupt file; a file of something else.
@@ -80,6 +88,7 @@ class Learner(_core.Learner):
             seeds=about["seeds"],
             init=about["init"],
             device=device,
+            precision=precision,
         )
         saved = [_from_spec(rule) for rule in settings["rules"]]
         learner = cls(

@@ -48,8 +48,9 @@ inline void play_program(Backend& backend, const Program& program, const Play& p
   for (const Operation& operation : program) std::visit([&](const auto& op) { call(backend, op, play); }, operation);
 }
 
-// Devices by name: "cpu", "cuda" (the same as "cuda:0"), "cuda:1", ...; "auto" is the first GPU, or the CPU. Throws Error.
-std::shared_ptr<Backend> make_backend(const std::string& device);
+// Devices by name: "cpu", "cuda" (the same as "cuda:0"), "cuda:1", ...; "auto" is the first GPU, or the CPU. precision: of dense
+// products, "float32", or on GPUs "tf32". Throws Error.
+std::shared_ptr<Backend> make_backend(const std::string& device, const std::string& precision);
 std::vector<std::string> devices();
 std::string gpu_status();  // what was built, what can be used, and why not
 

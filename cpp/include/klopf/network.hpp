@@ -53,7 +53,7 @@ struct NetworkOptions {
   int runs = 1;
   std::vector<uint64_t> seeds{};  // default 0 .. runs - 1
   std::string init = "kaiming";
-  std::string device = "cpu";
+  std::string device = "cpu", precision = "float32";
 };
 
 // What a caller hands in: one array shared by all runs, or one for each. Nothing is copied.

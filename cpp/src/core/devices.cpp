@@ -37,10 +37,15 @@ std::vector<std::string> devices() {
   return names;
 }
 
-std::shared_ptr<Backend> make_backend(const std::string& device) {
+std::shared_ptr<Backend> make_backend(const std::string& device, const std::string& precision) {
+  if (precision != "float32" && precision != "tf32")
+    throw Error("[network] precision must be \"float32\" or \"tf32\", got \"" + precision + "\"");
   std::string why;
   const int count = device == "cpu" ? 0 : gpus(why);
-  if (device == "cpu" || (device == "auto" && count == 0)) return make_cpu_backend();
+  if (device == "cpu" || (device == "auto" && count == 0)) {
+    if (precision != "float32") throw Error("[network] precision must be \"float32\" on the CPU, got \"" + precision + "\"");
+    return make_cpu_backend();
+  }
   int index = device == "cuda" || device == "auto" ? 0 : -1;
   if (device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
       device.find_first_not_of("0123456789", 5) == std::string::npos)
@@ -49,7 +54,7 @@ std::shared_ptr<Backend> make_backend(const std::string& device) {
   if (index >= count)
     throw Error("[network] device \"" + device + "\" is not there: " + (count ? "there are " + std::to_string(count) + " GPUs" : why));
 #if defined(KLOPF_CUDA)
-  return cuda::make_backend(index);
+  return cuda::make_backend(index, precision == "tf32");
 #else
   return nullptr;
 #endif

@@ -9,7 +9,7 @@
 
 namespace klopf {
 
-Network::Network(NetworkOptions options) : options_(std::move(options)), backend_(make_backend(options_.device)) {
+Network::Network(NetworkOptions options) : options_(std::move(options)), backend_(make_backend(options_.device, options_.precision)) {
   const auto& shape = options_.input_shape;
   if ((shape.size() != 1 && shape.size() != 3) || std::any_of(shape.begin(), shape.end(), [](int64_t n) { return n < 1 || n > 1 << 24; }))
     throw Error("[network] input_shape must be (inputs,) or (channels, height, width), each at least 1");

@@ -82,6 +82,9 @@ class Settings:
     checkpoint_every: float = option(60.0, "seconds between checkpoints", above=0)
     threads: int = option(0, "threads; 0: KLOPF_NUM_THREADS, or one a core", minimum=0)
     device: str = option("cpu", "where the networks live, see `klopf info`")
+    precision: str = option(
+        "float32", "of dense products; tf32 for a GPU's tensor cores", choices=("float32", "tf32")
+    )
     figure: bool = option(True, "draw the figure at the end")
     quiet: bool = option(False, "show no progress")
 
@@ -206,7 +209,8 @@ class Experiment:
         )
         size = NetworkSize(settings.channels, settings.kernels, settings.hidden, settings.classes_per_task)
         shape = (3, self.source.size, self.source.size)
-        self.learners = [line.method.build(size, shape, plan.seeds, settings.device) for line in plan.lines]
+        where = (settings.device, settings.precision)
+        self.learners = [line.method.build(size, shape, plan.seeds, *where) for line in plan.lines]
         self.record = Record(train_loss=np.full(settings.runs, np.nan))
 
     def run(self, folder: Folder, session: Session) -> None:

@@ -74,7 +74,12 @@ class Backprop:
         return []
 
     def build(
-        self, size: NetworkSize, input_shape: tuple[int, ...], seeds: Sequence[int], device: str
+        self,
+        size: NetworkSize,
+        input_shape: tuple[int, ...],
+        seeds: Sequence[int],
+        device: str,
+        precision: str = "float32",
     ) -> kl.Learner:
         """A learner with one run for each seed."""
         network = kl.Network(
@@ -84,6 +89,7 @@ class Backprop:
             seeds=list(seeds),
             init=self.init,
             device=device,
+            precision=precision,
         )
         return kl.Learner(network, loss="cross_entropy", optimizer=self.optimizer(), rules=self.rules())
 
