@@ -428,6 +428,8 @@ class Network:
         seeds: one a run; default 0 .. runs - 1
         init: initial distribution, one of klopf.initialisers
         device: one of klopf.devices(), or "auto": the first GPU, or the CPU
+        precision: of dense products, "float32"; on a GPU also "tf32", which rounds their factors to ten bits
+            behind the point for the tensor cores
 
     Raises:
         klopf.Error: layers that do not fit, unknown names, a device that is not there
@@ -451,6 +453,7 @@ class Network:
         seeds: collections.abc.Sequence[typing.SupportsIndex] | None = None,
         init: str = "kaiming",
         device: str = "cpu",
+        precision: str = "float32",
     ) -> None: ...
     def _unit_groups(self) -> list[tuple[int, int, int]]:
         """
@@ -517,6 +520,11 @@ class Network:
     def outputs(self) -> int:
         """
         O
+        """
+    @property
+    def precision(self) -> str:
+        """
+        Of dense products.
         """
     @property
     def runs(self) -> int:
