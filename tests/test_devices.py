@@ -118,4 +118,9 @@ def test_a_device_that_is_not_there() -> None:
         kl.Network([kl.Linear(2)], (3,), device="cuda:77")
     with pytest.raises(kl.Error, match=r'^\[network\] device must be "cpu", "cuda", [^\n]+, got "tpu"$'):
         kl.Network([kl.Linear(2)], (3,), device="tpu")
-    assert kl.Network([kl.Linear(2)], (3,), device="auto").device == "auto"
+    auto, named = (
+        kl.Network([kl.Linear(2)], (3,), device=device)
+        for device in ("auto", "cuda" if "cuda" in kl.devices() else "cpu")
+    )
+    x = np.ones((4, 3), np.float32)
+    np.testing.assert_array_equal(auto(x), named(x))
