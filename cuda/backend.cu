@@ -61,16 +61,11 @@ class CudaBackend final : public Backend {
 
   using Backend::scratch;
   std::size_t scratch(const ConvBackward& op, int capacity) const override { return conv_backward_scratch(op.shape, capacity); }
-  std::size_t scratch(const ConvReluPoolForward& op, int capacity) const override { return before_pooling(op.shape, capacity); }
-  std::size_t scratch(const ConvReluPoolBackward& op, int capacity) const override {
-    return before_pooling(op.shape, capacity) + conv_backward_scratch(op.shape, capacity);
-  }
+  std::size_t scratch(const ConvReluPoolBackward& op, int capacity) const override { return conv_backward_scratch(op.shape, capacity); }
+  std::size_t scratch(const UnitUtility& op, int capacity) const override { return unit_utility_scratch(op.group, capacity); }
+  int activity_parts(const Units& group, int capacity) const override { return cuda::activity_parts(group, capacity); }
 
  private:
-  static std::size_t before_pooling(const ConvShape& s, int capacity) {
-    return static_cast<std::size_t>(s.out_height) * static_cast<std::size_t>(s.out_width) * static_cast<std::size_t>(s.outputs) *
-           static_cast<std::size_t>(capacity);
-  }
   std::shared_ptr<Device> device_;
   bool tf32_;
 };

@@ -11,6 +11,9 @@ namespace klopf::cuda {
 KLOPF_OPERATIONS(KLOPF_DECLARE)
 #undef KLOPF_DECLARE
 
+// What the engine's scratch() and activity_parts() say.
 std::size_t conv_backward_scratch(const ConvShape& shape, int capacity);
+std::size_t unit_utility_scratch(const Units& group, int capacity);
+int activity_parts(const Units& group, int capacity);
 
 }  // namespace klopf::cuda

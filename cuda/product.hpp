@@ -1,111 +1,218 @@
 #pragma once
 #include "common.hpp"
 
-// Dense products [M, K] x [K, N] of all runs, under every layer: a tile of 64 x 64 a block, 4 x 4 a thread, both factors through shared
-// memory. A Product says what the factors are (an image's patches need no matrix of their own) and where sums go. Long products over
-// few outputs are split over K; each part has a place of its own and parts are added in order, so that the bits are always the same.
+// Dense products [M, K] x [K, N] of all runs, under every layer: a block takes a tile of the result and goes along K, a slice of both
+// factors after the other through shared memory, the next on its way while one is used. A Product says what the factors are (an image's
+// patches need no matrix of their own) and where sums go. Long products over few outputs are split over K; each part has a place of
+// its own and parts are added in order, so that the bits are always the same.
 //
-//   Product(op, play, run)
+//   Product(op, play, run, indices)                   indices: a Product::Indices, made on the host from op
 //   int rows(), columns(), length();                  M, N, K
-//   float a(int m, int k), b(int k, int n);
-//   void store(int m, int n, float sum, int part);
+//   int group();                                      so many rows, one after the other, are stored together
+//   RowPlace row(m); ColumnPlace column(n);           what an element's address owes to m, to n,
+//   ADepth a_depth(k); BDepth b_depth(k);             and to k
+//   float a(RowPlace, ADepth), b(ColumnPlace, BDepth);
+//   void store(int g, int n, const float* sums, int distance, int part);   sums of the group's rows
 //   static constexpr bool a_along_k, b_along_k;       in which direction neighbours in memory lie
 namespace klopf::cuda {
 
-constexpr int tile_side = 64, tile_depth = 16, thread_side = 4;
+constexpr int tile_depth = 16, padding = 8;  // padding: rows of shared memory begin in different banks
 
-constexpr int row_floats = tile_side + 4;  // of a tile in shared memory: rows begin in different banks
-
-// Slices of both factors, `tile_depth` deep, from k0 on; zeros beyond the ends.
-template <class Product>
-__device__ void load_slices(const Product& p, int m0, int n0, int k0, int to, float (&a)[tile_depth][row_floats],
-                            float (&b)[tile_depth][row_floats]) {
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int i = 0; i < tile_side * tile_depth / block_threads; ++i) {
-    const int along = thread % tile_depth, beside = thread / tile_depth + i * (block_threads / tile_depth);
-    const int other = thread % tile_side, down = thread / tile_side + i * (block_threads / tile_side);
-    const int ak = Product::a_along_k ? along : down, am = Product::a_along_k ? beside : other;
-    const int bk = Product::b_along_k ? along : down, bn = Product::b_along_k ? beside : other;
-    a[ak][am] = m0 + am < p.rows() && k0 + ak < to ? p.a(m0 + am, k0 + ak) : 0.0f;
-    b[bk][bn] = n0 + bn < p.columns() && k0 + bk < to ? p.b(k0 + bk, n0 + bn) : 0.0f;
+// What a thread moves of the slices [tile_depth, side] of one factor.
+template <int side, bool along_k, class Place>
+struct Mover {
+  static constexpr int count = side * tile_depth / block_threads, places = along_k ? count : 1;
+  static constexpr int row = side + padding;
+  Place place[places];
+  float value[count];
+  __device__ static int place_of(int i) {
+    const int thread = static_cast<int>(threadIdx.x);
+    return along_k ? thread / tile_depth + i * (block_threads / tile_depth) : thread % side;
   }
-}
-
-// A thread's 4 x 4 sums of a tile, in float32.
-struct Sums {
-  float at[thread_side][thread_side] = {};
-  int row = static_cast<int>(threadIdx.x) / 16 * thread_side, column = static_cast<int>(threadIdx.x) % 16 * thread_side;
-  __device__ void add(const float (&a)[tile_depth][row_floats], const float (&b)[tile_depth][row_floats]) {
-    for (int k = 0; k < tile_depth; ++k)
-      for (int i = 0; i < thread_side; ++i)
-        for (int j = 0; j < thread_side; ++j) at[i][j] = fmaf(a[k][row + i], b[k][column + j], at[i][j]);
+  __device__ static int depth_of(int i) {
+    const int thread = static_cast<int>(threadIdx.x);
+    return along_k ? thread % tile_depth : thread / side + i * (block_threads / side);
   }
-  __device__ void finish() {}
+  // at(depth, place) is the value; beyond `left` there are zeros.
+  template <class Depth, class At>
+  __device__ void load(const Depth* depth, int left, const At& at) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) value[i] = depth_of(i) < left ? at(place[along_k ? i : 0], depth[depth_of(i)]) : 0.0f;
+  }
+  template <class Sums>
+  __device__ void store(float* slice) const {
+#pragma unroll
+    for (int i = 0; i < count; ++i) slice[depth_of(i) * row + place_of(i)] = Sums::rounded(value[i]);
+  }
 };
 
-// The same by the tensor cores, from factors rounded to TF32: a warp has 16 x 32 sums, and hands them to the threads in the end.
-struct TensorSums : Sums {
-  static constexpr int side = 16, depth = 8;
-  nvcuda::wmma::fragment<nvcuda::wmma::accumulator, side, side, depth, float> sum[2];
-  int warp = static_cast<int>(threadIdx.x) / 32, m = warp % 4 * side, n = warp / 4 * 2 * side;
-  __device__ TensorSums() {
-    for (auto& s : sum) nvcuda::wmma::fill_fragment(s, 0.0f);
-  }
-  __device__ void add(const float (&a)[tile_depth][row_floats], const float (&b)[tile_depth][row_floats]) {
-    using namespace nvcuda;
-    for (int k = 0; k < tile_depth; k += depth) {
-      wmma::fragment<wmma::matrix_a, side, side, depth, wmma::precision::tf32, wmma::col_major> fa;
-      wmma::load_matrix_sync(fa, &a[k][m], row_floats);
-      for (int i = 0; i < fa.num_elements; ++i) fa.x[i] = wmma::__float_to_tf32(fa.x[i]);
-      for (int half = 0; half < 2; ++half) {
-        wmma::fragment<wmma::matrix_b, side, side, depth, wmma::precision::tf32, wmma::row_major> fb;
-        wmma::load_matrix_sync(fb, &b[k][n + half * side], row_floats);
-        for (int i = 0; i < fb.num_elements; ++i) fb.x[i] = wmma::__float_to_tf32(fb.x[i]);
-        wmma::mma_sync(sum[half], fa, fb, sum[half]);
-      }
+// A thread's sums of a tile, in float32.
+template <int tile_rows, int tile_columns>
+struct Sums {
+  static constexpr int high = tile_rows / 16, wide = tile_columns / 16;
+  float at[high][wide] = {};
+  int row = static_cast<int>(threadIdx.x) / 16 * high, column = static_cast<int>(threadIdx.x) % 16 * wide;
+  __device__ static float rounded(float x) { return x; }
+  __device__ void add(const float* a, const float* b) {
+#pragma unroll
+    for (int k = 0; k < tile_depth; ++k) {
+      float left[high], right[wide];
+#pragma unroll
+      for (int i = 0; i < high; ++i) left[i] = a[k * (tile_rows + padding) + row + i];
+#pragma unroll
+      for (int j = 0; j < wide; ++j) right[j] = b[k * (tile_columns + padding) + column + j];
+#pragma unroll
+      for (int i = 0; i < high; ++i)
+#pragma unroll
+        for (int j = 0; j < wide; ++j) at[i][j] = fmaf(left[i], right[j], at[i][j]);
     }
   }
-  __device__ void finish() {
-    __shared__ __align__(32) float all[tile_side][row_floats];
-    for (int half = 0; half < 2; ++half)
-      nvcuda::wmma::store_matrix_sync(&all[m][n + half * side], sum[half], row_floats, nvcuda::wmma::mem_row_major);
-    __syncthreads();
-    for (int i = 0; i < thread_side; ++i)
-      for (int j = 0; j < thread_side; ++j) at[i][j] = all[row + i][column + j];
+  __device__ void write(float* tile) const {
+#pragma unroll
+    for (int i = 0; i < high; ++i)
+#pragma unroll
+      for (int j = 0; j < wide; ++j) tile[(row + i) * (tile_columns + padding) + column + j] = at[i][j];
   }
 };
 
-template <class Product, class TileSums, class Op>
-__global__ void __launch_bounds__(block_threads) product_kernel(Op op, Play play, int part_length) {
-  const Product p(op, play, blockIdx.z);
-  const int across = (p.columns() + tile_side - 1) / tile_side;
-  const int m0 = static_cast<int>(blockIdx.x) / across * tile_side, n0 = static_cast<int>(blockIdx.x) % across * tile_side;
+// The same by the tensor cores, from factors rounded to TF32: of eight warps, four beside two.
+template <int tile_rows, int tile_columns>
+struct TensorSums {
+  static constexpr int side = 16, depth = 8, high = tile_rows / 4 / side, wide = tile_columns / 2 / side;
+  nvcuda::wmma::fragment<nvcuda::wmma::accumulator, side, side, depth, float> sum[high][wide];
+  int row = static_cast<int>(threadIdx.x) / 32 % 4 * (tile_rows / 4), column = static_cast<int>(threadIdx.x) / 128 * (tile_columns / 2);
+  __device__ TensorSums() {
+#pragma unroll
+    for (auto& line : sum)
+#pragma unroll
+      for (auto& s : line) nvcuda::wmma::fill_fragment(s, 0.0f);
+  }
+  __device__ static float rounded(float x) { return nvcuda::wmma::__float_to_tf32(x); }
+  __device__ void add(const float* a, const float* b) {
+    using namespace nvcuda;
+#pragma unroll
+    for (int k = 0; k < tile_depth; k += depth) {
+      wmma::fragment<wmma::matrix_a, side, side, depth, wmma::precision::tf32, wmma::col_major> left[high];
+      wmma::fragment<wmma::matrix_b, side, side, depth, wmma::precision::tf32, wmma::row_major> right[wide];
+#pragma unroll
+      for (int i = 0; i < high; ++i) wmma::load_matrix_sync(left[i], a + k * (tile_rows + padding) + row + i * side, tile_rows + padding);
+#pragma unroll
+      for (int j = 0; j < wide; ++j)
+        wmma::load_matrix_sync(right[j], b + k * (tile_columns + padding) + column + j * side, tile_columns + padding);
+#pragma unroll
+      for (int i = 0; i < high; ++i)
+#pragma unroll
+        for (int j = 0; j < wide; ++j) wmma::mma_sync(sum[i][j], left[i], right[j], sum[i][j]);
+    }
+  }
+  __device__ void write(float* tile) const {
+#pragma unroll
+    for (int i = 0; i < high; ++i)
+#pragma unroll
+      for (int j = 0; j < wide; ++j)
+        nvcuda::wmma::store_matrix_sync(tile + (row + i * side) * (tile_columns + padding) + column + j * side, sum[i][j],
+                                        tile_columns + padding, nvcuda::wmma::mem_row_major);
+  }
+};
+
+template <class Product, template <int, int> class TileSums, int tile_rows, int tile_columns, class Op>
+__global__ void __launch_bounds__(block_threads, 2) product_kernel(Op op, Play play, typename Product::Indices indices, int part_length) {
+  using A = Mover<tile_rows, Product::a_along_k, typename Product::RowPlace>;
+  using B = Mover<tile_columns, Product::b_along_k, typename Product::ColumnPlace>;
+  constexpr int slices = tile_depth * (A::row + B::row), tile = tile_rows * B::row;
+  __shared__ __align__(32) float memory[2 * slices > tile ? 2 * slices : tile];
+  // What k adds to addresses, of two slices: computed once for all threads.
+  __shared__ typename Product::ADepth a_depth[2][tile_depth];
+  __shared__ typename Product::BDepth b_depth[2][tile_depth];
+
+  const Product p(op, play, static_cast<int>(blockIdx.z), indices);
+  const int thread = static_cast<int>(threadIdx.x), across = (p.columns() + tile_columns - 1) / tile_columns;
+  const int groups = tile_rows / p.group();  // of a tile; rows behind them are not used
+  const int g0 = static_cast<int>(blockIdx.x) / across * groups, n0 = static_cast<int>(blockIdx.x) % across * tile_columns;
   const int from = static_cast<int>(blockIdx.y) * part_length;
   const int to = from + part_length < p.length() ? from + part_length : p.length();
-  __shared__ __align__(32) float a[tile_depth][row_floats], b[tile_depth][row_floats];
-  TileSums sums;
-  for (int k0 = from; k0 < to; k0 += tile_depth) {
-    load_slices(p, m0, n0, k0, to, a, b);
-    __syncthreads();
-    sums.add(a, b);
+  const auto within = [](int i, int count) { return i < count ? i : count - 1; };  // beyond the end the last again; it is not stored
+
+  const auto find_depths = [&](int slice) {
+    const int k = within(from + slice * tile_depth + thread % 32, p.length());
+    if (thread < tile_depth) a_depth[slice & 1][thread] = p.a_depth(k);
+    else if (thread >= 32 && thread < 32 + tile_depth) b_depth[slice & 1][thread - 32] = p.b_depth(k);
+  };
+  A a;
+  B b;
+#pragma unroll
+  for (int i = 0; i < A::places; ++i) a.place[i] = p.row(within(g0 * p.group() + A::place_of(i), p.rows()));
+#pragma unroll
+  for (int i = 0; i < B::places; ++i) b.place[i] = p.column(within(n0 + B::place_of(i), p.columns()));
+  const auto load = [&](int slice) {
+    const int left = to - from - slice * tile_depth;
+    a.load(a_depth[slice & 1], left, [&](const auto& place, const auto& depth) { return p.a(place, depth); });
+    b.load(b_depth[slice & 1], left, [&](const auto& place, const auto& depth) { return p.b(place, depth); });
+  };
+  using Sum = TileSums<tile_rows, tile_columns>;
+  const auto store = [&](int slice) {
+    float* to_slices = memory + (slice & 1) * slices;
+    a.template store<Sum>(to_slices);
+    b.template store<Sum>(to_slices + tile_depth * A::row);
+  };
+
+  Sum sums;
+  const int count = (to - from + tile_depth - 1) / tile_depth;
+  find_depths(0);
+  find_depths(1);
+  __syncthreads();
+  load(0);
+  store(0);
+  __syncthreads();
+  for (int slice = 0; slice < count; ++slice) {
+    const float* now = memory + (slice & 1) * slices;
+    if (slice + 1 < count) load(slice + 1);
+    sums.add(now, now + tile_depth * A::row);
+    if (slice + 1 < count) store(slice + 1);
+    if (slice + 2 < count) find_depths(slice + 2);
     __syncthreads();
   }
-  sums.finish();
-  for (int i = 0; i < thread_side; ++i)
-    for (int j = 0; j < thread_side; ++j) {
-      const int m = m0 + sums.row + i, n = n0 + sums.column + j;
-      if (m < p.rows() && n < p.columns()) p.store(m, n, sums.at[i][j], static_cast<int>(blockIdx.y));
-    }
+  sums.write(memory);
+  __syncthreads();
+  for (int i = thread; i < groups * tile_columns; i += block_threads) {
+    const int g = i / tile_columns, n = i % tile_columns;
+    if (g0 + g < p.rows() / p.group() && n0 + n < p.columns())
+      p.store(g0 + g, n0 + n, memory + g * p.group() * B::row + n, B::row, static_cast<int>(blockIdx.y));
+  }
 }
 
-// rows, columns and length as the Product will say; parts: how many K is split into.
-template <class Product, class Op>
-void multiply(const Queue& queue, const Op& op, const Play& play, int64_t rows, int64_t columns, int64_t length, int parts = 1) {
-  const int64_t part = ((length + parts - 1) / parts + tile_depth - 1) / tile_depth * tile_depth;
-  const dim3 grid(blocks_for(rows, tile_side) * blocks_for(columns, tile_side), static_cast<unsigned>(parts),
+// rows, columns, length and group as the Product will say; parts: how many K is split into.
+struct ProductSize {
+  int64_t rows, columns, length;
+  int group = 1, parts = 1;
+};
+
+template <class Product, int tile_rows, int tile_columns, class Op>
+void multiply_by_tiles(const Queue& queue, const Op& op, const Play& play, const typename Product::Indices& indices,
+                       const ProductSize& size) {
+  const int64_t part = ((size.length + size.parts - 1) / size.parts + tile_depth - 1) / tile_depth * tile_depth;
+  const int64_t groups = tile_rows / size.group;
+  const dim3 grid(blocks_for(size.rows / size.group, groups) * blocks_for(size.columns, tile_columns), static_cast<unsigned>(size.parts),
                   static_cast<unsigned>(play.runs));
-  launch(queue.stream, queue.tf32 ? product_kernel<Product, TensorSums, Op> : product_kernel<Product, Sums, Op>, grid, dim3(block_threads),
-         op, play, static_cast<int>(part));
+  launch(queue.stream,
+         queue.tf32 ? product_kernel<Product, TensorSums, tile_rows, tile_columns, Op>
+                    : product_kernel<Product, Sums, tile_rows, tile_columns, Op>,
+         grid, dim3(block_threads), op, play, indices, static_cast<int>(part));
+}
+
+template <class Product, class Op>
+void multiply(const Queue& queue, const Op& op, const Play& play, const typename Product::Indices& indices, const ProductSize& size) {
+  // Time is taken to go with the tiles' area, larger ones being better at it, as long as there are blocks for a large GPU.
+  const auto time = [&](int tile_rows, int tile_columns, double slowness) {
+    constexpr double busy = 264;
+    const double tiles = static_cast<double>(blocks_for(size.rows, tile_rows)) * blocks_for(size.columns, tile_columns);
+    const double blocks = tiles * size.parts * play.runs;
+    return tiles * tile_rows * tile_columns * slowness * (blocks < busy ? busy / blocks : 1.0);
+  };
+  const double large = time(128, 64, 1), narrow = time(128, 32, 1.25), small = time(64, 32, 1.6);
+  if (large <= narrow && large <= small) multiply_by_tiles<Product, 128, 64>(queue, op, play, indices, size);
+  else if (narrow <= small) multiply_by_tiles<Product, 128, 32>(queue, op, play, indices, size);
+  else multiply_by_tiles<Product, 64, 32>(queue, op, play, indices, size);
 }
 
 }  // namespace klopf::cuda

@@ -37,7 +37,8 @@ void draw_weights(const Queue& queue, const DrawWeights& op, const Play& play) {
 
 namespace {
 
-// One block a run: all count, the first thread selects.
+// One warp a run: all count, the first thread selects.
+constexpr int select_threads = 32;
 __global__ void unit_select_kernel(UnitSelect op, Play play) {
   const Units& g = op.group;
   const int run = static_cast<int>(blockIdx.z), thread = static_cast<int>(threadIdx.x);
@@ -46,9 +47,9 @@ __global__ void unit_select_kernel(UnitSelect op, Play play) {
   const float* utility = play.at(g.utility, run);
   uint8_t* replaced = play.at(op.replaced, run);
   const double maturity = *play.at(op.maturity, run), rate = *play.at(op.replacement_rate, run);
-  __shared__ int counts[block_threads];
+  __shared__ int counts[select_threads];
   int count = 0;
-  for (int u = thread; u < g.units; u += block_threads) {
+  for (int u = thread; u < g.units; u += select_threads) {
     replaced[u] = 0;
     count += age[u] > maturity;
   }
@@ -56,7 +57,7 @@ __global__ void unit_select_kernel(UnitSelect op, Play play) {
   __syncthreads();
   if (thread > 0) return;
   int eligible = 0;
-  for (int i = 0; i < block_threads; ++i) eligible += counts[i];
+  for (int i = 0; i < select_threads; ++i) eligible += counts[i];
   const double expected = rate * (op.count_from == CountFrom::all && eligible > 0 ? g.units : eligible);
   int n;
   if (op.count_mode == CountMode::accumulate) {
@@ -91,7 +92,7 @@ __device__ void start_anew(const UnitReplace& op, const Play& play, int run, con
 }  // namespace
 
 void unit_select(const Queue& queue, const UnitSelect& op, const Play& play) {
-  launch(queue.stream, unit_select_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
+  launch(queue.stream, unit_select_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(select_threads), op, play);
 }
 
 void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
@@ -99,8 +100,14 @@ void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
   for_each(queue, play, g.outputs, [op, play] __device__(int run, int64_t o) {
     if (!learns(play, run)) return;
     const Units& g = op.group;
+    const uint8_t* replaced = play.at(op.replaced, run);
+    const uint64_t* eight = reinterpret_cast<const uint64_t*>(replaced);  // units that are replaced are few
     for (int u = 0; u < g.units; ++u) {
-      if (!play.at(op.replaced, run)[u]) continue;
+      if (u % 8 == 0 && eight[u / 8] == 0) {
+        u += 7;
+        continue;
+      }
+      if (!replaced[u]) continue;
       for (int k = 0; k < g.taps; ++k) {
         float& w = play.at(g.outgoing, run)[(o * g.taps + k) * g.units + u];
         if (op.transfer_mean_to_bias) play.at(g.next_bias, run)[o] += w * play.at(g.mean_activity, run)[u];

@@ -25,22 +25,40 @@ void sgd_step(const Queue& queue, const SgdStep& op, const Play& play) {
   });
 }
 
+namespace {
+
+// Most weights have taken the same number of steps: the powers are computed once a block for its first one's, and else where needed.
+__global__ void adam_kernel(AdamStep op, Play play) {
+  const int run = static_cast<int>(blockIdx.z);
+  if (!learns(play, run)) return;
+  const double beta1 = *play.at(op.beta1, run), beta2 = *play.at(op.beta2, run), alpha = *play.at(op.step_size, run);
+  const int64_t i = thread_index();
+  int32_t* steps = play.at(op.steps, run);
+  __shared__ int32_t first_step;
+  __shared__ AdamCorrection first_correction;
+  if (threadIdx.x == 0) {
+    first_step = steps[i] + 1;
+    first_correction = adam_correction(alpha, beta1, beta2, first_step, op.epsilon_raw);
+  }
+  __syncthreads();
+  if (i >= op.count) return;
+  const AdamRates rates{static_cast<float>(beta1),
+                        static_cast<float>(1 - beta1),
+                        static_cast<float>(beta2),
+                        static_cast<float>(1 - beta2),
+                        static_cast<float>(*play.at(op.epsilon, run)),
+                        static_cast<float>(*play.at(op.weight_decay, run))};
+  const int32_t t = ++steps[i];
+  float& w = play.at(op.weights, run)[i];
+  adam_update(w, play.at(op.grads, run)[i], play.at(op.first, run)[i], play.at(op.second, run)[i],
+              t == first_step ? first_correction : adam_correction(alpha, beta1, beta2, t, op.epsilon_raw), rates);
+  look(play, op.alive, run, w);
+}
+
+}  // namespace
+
 void adam_step(const Queue& queue, const AdamStep& op, const Play& play) {
-  for_each(queue, play, op.count, [op, play] __device__(int run, int64_t i) {
-    if (!learns(play, run)) return;
-    const double beta1 = *play.at(op.beta1, run), beta2 = *play.at(op.beta2, run);
-    const AdamRates rates{static_cast<float>(beta1),
-                          static_cast<float>(1 - beta1),
-                          static_cast<float>(beta2),
-                          static_cast<float>(1 - beta2),
-                          static_cast<float>(*play.at(op.epsilon, run)),
-                          static_cast<float>(*play.at(op.weight_decay, run))};
-    const int32_t t = ++play.at(op.steps, run)[i];
-    float& w = play.at(op.weights, run)[i];
-    adam_update(w, play.at(op.grads, run)[i], play.at(op.first, run)[i], play.at(op.second, run)[i],
-                adam_correction(*play.at(op.step_size, run), beta1, beta2, t, op.epsilon_raw), rates);
-    look(play, op.alive, run, w);
-  });
+  launch(queue.stream, adam_kernel, dim3(blocks_for(op.count), 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
 }
 
 void perturb(const Queue& queue, const Perturb& op, const Play& play) {

@@ -214,10 +214,11 @@ struct DrawWeights {
   Ref<int64_t> draw;  // how often the network was drawn before
 };
 
-// How active units were in the samples of a chunk.
+// How active units were in the samples of a chunk: sums over these and positions, [U], or where weights are by position over these
+// alone, [positions, U]. A backend may keep several parts of them.
 struct ActivitySums {
-  Ref<float> signed_sum;  // [U] over samples and positions
-  Ref<float> magnitude;   // sum of |activity|: [U], or [positions, U] where weights are by position
+  Ref<float> signed_sum;  // (on the CPU always [U])
+  Ref<float> magnitude;   // of |activity|
 };
 struct UnitActivity {
   Units group;

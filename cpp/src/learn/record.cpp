@@ -115,8 +115,10 @@ void record_one(const ContinualBackprop& rule, Recording& r, const std::string& 
 
   // All utilities, then all selections, then all replacements, input side first.
   for (const Units& g : groups) {
-    const std::size_t units = static_cast<std::size_t>(g.units);
-    const ActivitySums sums{r.work.take<float>(units), r.work.take<float>(units * static_cast<std::size_t>(g.positions))};
+    const std::size_t kept = static_cast<std::size_t>(g.weights_by_position ? g.positions : 1);
+    const std::size_t size =
+        static_cast<std::size_t>(net.backend().activity_parts(g, r.tape.capacity)) * kept * static_cast<std::size_t>(g.units);
+    const ActivitySums sums{r.work.take<float>(size), r.work.take<float>(size)};
     r.observe.push_back(UnitActivity{g, sums});
     UnitUtility op{g, sums, measure, decay, net.seed(), r.step, {}};
     op.scratch = r.work.take<float>(net.backend().scratch(op, r.tape.capacity));

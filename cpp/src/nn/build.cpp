@@ -143,8 +143,9 @@ void Network::build() {
     node.height = flow.height;
     node.width = flow.width;
     // Conv2d, ReLU, MaxPool2d become one node where windows do not overlap.
+    constexpr int most_fused = 8;  // a window's outputs fit a tile of a GPU's products
     const std::size_t n = nodes_.size();
-    if (node.kind == Node::Kind::max_pool && n >= 2 && node.pool.kernel == node.pool.stride &&
+    if (node.kind == Node::Kind::max_pool && n >= 2 && node.pool.kernel == node.pool.stride && node.pool.kernel <= most_fused &&
         nodes_[n - 1].kind == Node::Kind::activation && nodes_[n - 1].activation == Activation::relu &&
         nodes_[n - 2].kind == Node::Kind::conv) {
       Node fused = nodes_[n - 2];

@@ -62,6 +62,7 @@ template <class... Measures>
 struct MeasureList {
   static constexpr int size = sizeof...(Measures);
   static constexpr const char* names[size] = {Measures::name...};
+  static constexpr Needs needs[size] = {Measures::needs...};
   // Calls visit(measure) for the index-th.
   template <class Visit>
   KLOPF_FN void with(int index, Visit visit) {
