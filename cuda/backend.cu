@@ -1,54 +1,13 @@
 #include "backend.hpp"
 #include "common.hpp"
+#include "device.hpp"
+#include "graph.hpp"
 #include "kernels.hpp"
 
 namespace klopf::cuda {
 namespace {
 
 constexpr int least_major = 8;  // compute capability that this is built for
-
-// A device and the stream in which everything on it is done, in order.
-class Device final : public Memory {
- public:
-  explicit Device(int index) : index_(index) {
-    use();
-    check(cudaStreamCreate(&stream_));
-  }
-  ~Device() override { static_cast<void>(cudaStreamDestroy(stream_)); }
-  // Makes this device the calling thread's.
-  cudaStream_t use() const {
-    check(cudaSetDevice(index_));
-    return stream_;
-  }
-  char* allocate(uint64_t bytes) override {
-    void* p = nullptr;
-    use();
-    if (cudaMalloc(&p, bytes) != cudaSuccess) {
-      static_cast<void>(cudaGetLastError());
-      throw Error("[cuda] out of memory: " + std::to_string((bytes >> 20) + 1) +
-                  " MiB more are needed; fewer runs or smaller batches take less");
-    }
-    check(cudaMemsetAsync(p, 0, bytes, stream_));
-    return static_cast<char*>(p);
-  }
-  void release(char* p) override { static_cast<void>(cudaFree(p)); }
-  void to_device(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) override {
-    copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyHostToDevice);
-  }
-  void to_host(void* to, uint64_t to_pitch, const char* from, uint64_t from_pitch, uint64_t width, uint64_t rows) override {
-    copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDeviceToHost);
-    check(cudaStreamSynchronize(stream_));
-  }
-
- private:
-  void copy(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows, cudaMemcpyKind kind) const {
-    use();
-    if (rows == 1) check(cudaMemcpyAsync(to, from, width, kind, stream_));  // of any size, where a pitch has a limit
-    else check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, rows, kind, stream_));
-  }
-  int index_;
-  cudaStream_t stream_ = nullptr;
-};
 
 class CudaBackend final : public Backend {
  public:
@@ -58,6 +17,7 @@ class CudaBackend final : public Backend {
   KLOPF_OPERATIONS(KLOPF_FORWARD)
 #undef KLOPF_FORWARD
   std::shared_ptr<Memory> memory() const override { return device_; }
+  std::shared_ptr<Graph> record(const std::function<void()>& work) override { return std::make_shared<CapturedGraph>(device_, work); }
 
   using Backend::scratch;
   std::size_t scratch(const ConvBackward& op, int capacity) const override { return conv_backward_scratch(op.shape, capacity); }

@@ -32,8 +32,9 @@ void for_each(const Queue& queue, const Play& play, int64_t count, const Work& w
 }
 
 // Where the sample at `place` of a batch lies in a run's data.
-__device__ inline int64_t sample_at(const Batch& batch, int run, int place) {
-  const int64_t at = batch.first + place;
+__device__ inline int64_t sample_at(const Play& play, int run, int place) {
+  const Batch& batch = play.batch;
+  const int64_t at = (batch.done.present() ? *play.at(batch.done, run) : 0) + batch.first + place;
   return batch.order ? batch.order[run * batch.order_run + at] : at;
 }
 

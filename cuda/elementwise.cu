@@ -11,7 +11,7 @@ void load_batch(const Queue& queue, const LoadBatch& op, const Play& play) {
   for_each(queue, play, size * play.batch.count, [op, play, pixels, size] __device__(int run, int64_t i) {
     const Batch& batch = play.batch;
     const int c = static_cast<int>(i % op.channels);
-    const int64_t at = sample_at(batch, run, static_cast<int>(i / size)) * size + c * pixels + i / op.channels % pixels;
+    const int64_t at = sample_at(play, run, static_cast<int>(i / size)) * size + c * pixels + i / op.channels % pixels;
     const char* x = static_cast<const char*>(batch.x) + run * batch.x_run;
     float value = batch.type == InputType::uint8 ? static_cast<float>(reinterpret_cast<const uint8_t*>(x)[at])
                                                  : reinterpret_cast<const float*>(x)[at];
@@ -49,7 +49,7 @@ __global__ void loss_kernel(Loss op, Play play) {
   double sum = 0;
   int32_t correct = 0;
   for (int b = thread; b < batch.count; b += loss_threads) {
-    const int64_t n = sample_at(batch, run, b);
+    const int64_t n = sample_at(play, run, b);
     const float* output = play.at(op.output, run) + static_cast<int64_t>(b) * op.outputs;
     float* grad = play.at(op.grad_output, run);
     if (grad) grad += static_cast<int64_t>(b) * op.outputs;

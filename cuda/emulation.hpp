@@ -1,7 +1,7 @@
 #pragma once
 // The part of CUDA that the kernels use, on the host: blocks one after the other, the threads of a block as fibers that change at
 // __syncthreads. Every other phase goes through the threads in reverse, so that a missing barrier shows. Memory of the "device" is the
-// host's. For tests only: no graphs, no streams (all is done at once), and slow.
+// host's, and all is done at once; graphs play launches again with the arguments that they had. For tests only, and slow.
 #include <stdint.h>
 #include <string.h>
 #include <ucontext.h>
@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #define __global__
@@ -28,9 +29,11 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 typedef int cudaError_t;
 typedef void* cudaStream_t;
-enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorStreamCaptureUnsupported = 900 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-inline const char* cudaGetErrorString(cudaError_t status) { return status == cudaErrorMemoryAllocation ? "out of memory" : "no error"; }
+inline const char* cudaGetErrorString(cudaError_t status) {
+  return status == cudaErrorMemoryAllocation ? "out of memory" : status ? "operation not permitted when stream is capturing" : "no error";
+}
 
 namespace klopf::cuda {
 
@@ -94,7 +97,7 @@ class Fibers {
 };
 
 template <class... Parameters, class... Arguments>
-void launch(cudaStream_t, void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
+void run_blocks(void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
   const std::function<void()> work = [&] { kernel(arguments...); };
   gridDim = grid;
   blockDim = block;
@@ -108,7 +111,7 @@ void launch(cudaStream_t, void (*kernel)(Parameters...), dim3 grid, dim3 block, 
 
 // The same for kernels whose threads do not meet at barriers.
 template <class... Parameters, class... Arguments>
-void launch_apart(cudaStream_t, void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
+void run_threads(void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
   gridDim = grid;
   blockDim = block;
   for (unsigned z = 0; z < grid.z; ++z)
@@ -119,6 +122,23 @@ void launch_apart(cudaStream_t, void (*kernel)(Parameters...), dim3 grid, dim3 b
         kernel(arguments...);
       }
     }
+}
+
+// What is launched while a stream is captured.
+typedef std::vector<std::function<void()>> Launches;
+inline thread_local Launches* captured = nullptr;
+
+inline void now_or_captured(const std::function<void()>& work) {
+  if (captured) captured->push_back(work);
+  else work();
+}
+template <class... Parameters, class... Arguments>
+void launch(cudaStream_t, void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
+  now_or_captured([=] { run_blocks(kernel, grid, block, arguments...); });
+}
+template <class... Parameters, class... Arguments>
+void launch_apart(cudaStream_t, void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
+  now_or_captured([=] { run_threads(kernel, grid, block, arguments...); });
 }
 
 }  // namespace klopf::cuda
@@ -134,19 +154,59 @@ inline cudaError_t cudaFree(void* p) {
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
+  if (klopf::cuda::captured) return cudaErrorStreamCaptureUnsupported;
   memset(p, value, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  if (klopf::cuda::captured) return cudaErrorStreamCaptureUnsupported;
   memcpy(to, from, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows,
                                      cudaMemcpyKind, cudaStream_t) {
+  if (klopf::cuda::captured) return cudaErrorStreamCaptureUnsupported;
   for (size_t i = 0; i < rows; ++i) memcpy(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch, width);
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return klopf::cuda::captured ? cudaErrorStreamCaptureUnsupported : cudaSuccess; }
+inline cudaError_t cudaMallocHost(void** p, size_t bytes) { return cudaMalloc(p, bytes); }
+inline cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
+
+typedef void* cudaEvent_t;
+enum { cudaEventDisableTiming = 2 };
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+
+typedef klopf::cuda::Launches *cudaGraph_t, *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  klopf::cuda::captured = new klopf::cuda::Launches;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = std::exchange(klopf::cuda::captured, nullptr);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new klopf::cuda::Launches(*graph);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+  for (const auto& work : *executable) work();
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return cudaGraphDestroy(executable); }
 inline cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   *stream = nullptr;
   return cudaSuccess;

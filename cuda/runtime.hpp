@@ -37,7 +37,9 @@ struct Queue {
 };
 
 inline void check(cudaError_t status) {
-  if (status != cudaSuccess) throw Error("[cuda] " + std::string(cudaGetErrorString(status)));
+  if (status == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // else the next call would report it again
+  throw Error("[cuda] " + std::string(cudaGetErrorString(status)));
 }
 
 }  // namespace klopf::cuda

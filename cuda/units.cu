@@ -10,17 +10,10 @@ void loss_total(const Queue& queue, const LossTotal& op, const Play& play) {
     int32_t& alive = *play.at(op.alive, run);
     if (double* loss = play.at(op.loss, run)) {
       const double value = *loss;
-      if (!alive) *loss = nan("");
+      if (!alive) *loss = nan(""), *play.at(op.correct, run) = -1;
       if (!(value - value == 0)) alive = 0;
     }
     *play.at(op.active, run) = alive;
-  });
-}
-
-void tally(const Queue& queue, const Tally& op, const Play& play) {
-  for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
-    *play.at(op.loss_sum, run) += *play.at(op.loss, run) * play.batch.total;
-    *play.at(op.correct_sum, run) += *play.at(op.correct, run);
   });
 }
 

@@ -10,15 +10,25 @@ namespace {
 
 // What Python code gets: NumPy arrays of its own. Those of a step are made when first read: a small step costs no more than they do.
 struct StepOut {
-  StepResult result;
+  Later<StepResult> result;
   py::object loss, accuracy, replaced;
 };
-struct HistoryOut {
-  py::array_t<double> loss, accuracy;
+// Of epochs [R, epochs], or of an evaluation [R].
+template <class Result>
+struct MeansOut {
+  Later<Result> result;
+  std::vector<py::ssize_t> shape;
+  py::object loss, accuracy;
 };
-struct EvaluationOut {
-  py::array_t<double> loss, accuracy;
-};
+using HistoryOut = MeansOut<History>;
+using EvaluationOut = MeansOut<Evaluation>;
+
+// What a device may still be working on.
+template <class Out>
+auto& waited(Out& out) {
+  const py::gil_scoped_release release;
+  return out.result.get();
+}
 
 MaskList masks(const std::vector<std::vector<uint8_t>>& replaced, py::ssize_t runs) {
   MaskList out;
@@ -38,13 +48,24 @@ auto kept(py::object& place, Make make) {
   return py::reinterpret_borrow<decltype(make())>(place);
 }
 py::array_t<double> loss(StepOut& out) {
-  return kept(out.loss, [&] { return each_run(out.result.loss); });
+  return kept(out.loss, [&] { return each_run(waited(out).loss); });
 }
 py::array_t<double> accuracy(StepOut& out) {
-  return kept(out.accuracy, [&] { return each_run(out.result.accuracy); });
+  return kept(out.accuracy, [&] { return each_run(waited(out).accuracy); });
 }
 MaskList replaced(StepOut& out) {
-  return kept(out.replaced, [&] { return masks(out.result.replaced, static_cast<py::ssize_t>(out.result.loss.size())); });
+  return kept(out.replaced, [&] {
+    const StepResult& result = waited(out);
+    return masks(result.replaced, static_cast<py::ssize_t>(result.loss.size()));
+  });
+}
+template <class Result>
+py::array_t<double> mean_loss(MeansOut<Result>& out) {
+  return kept(out.loss, [&] { return to_numpy(waited(out).loss, out.shape); });
+}
+template <class Result>
+py::array_t<double> mean_accuracy(MeansOut<Result>& out) {
+  return kept(out.accuracy, [&] { return to_numpy(waited(out).accuracy, out.shape); });
 }
 
 Input read(const char* where, Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale,
@@ -57,7 +78,7 @@ Input read(const char* where, Learner& learner, const ArrayLike& x, const ArrayL
 StepOut step(Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
   const Input in = read("learner.step", learner, x, y, scale, offset);
   const py::gil_scoped_release release;
-  return {learner.step(in.samples), {}, {}, {}};
+  return {learner.step_later(in.samples), {}, {}, {}};
 }
 
 HistoryOut run(Learner& learner, const ArrayLike& x, const ArrayLike& y, int64_t batch_size, int64_t epochs, bool shuffle,
@@ -67,24 +88,17 @@ HistoryOut run(Learner& learner, const ArrayLike& x, const ArrayLike& y, int64_t
                        const py::gil_scoped_acquire acquire;
                        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
                      }};
-  History history;
-  {
-    const py::gil_scoped_release release;
-    history = learner.run(in.samples, options);
-  }
-  const py::ssize_t runs = learner.network().runs();
-  return {to_numpy(history.loss, {runs, epochs}), to_numpy(history.accuracy, {runs, epochs})};
+  const std::vector<py::ssize_t> shape{learner.network().runs(), epochs};
+  const py::gil_scoped_release release;
+  return {learner.run_later(in.samples, options), shape, {}, {}};
 }
 
 EvaluationOut evaluate(Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale,
                        const OptionalArrayLike& offset) {
   const Input in = read("learner.evaluate", learner, x, y, scale, offset);
-  Evaluation result;
-  {
-    const py::gil_scoped_release release;
-    result = learner.evaluate(in.samples);
-  }
-  return {each_run(result.loss), each_run(result.accuracy)};
+  const std::vector<py::ssize_t> shape{learner.network().runs()};
+  const py::gil_scoped_release release;
+  return {learner.evaluate_later(in.samples), shape, {}, {}};
 }
 
 py::array_t<float> forward(Learner& learner, const ArrayLike& x, const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
@@ -172,11 +186,11 @@ void bind_learner(py::module_& m) {
       .def_property_readonly("accuracy", &accuracy, "[R] on the batch before the update; NaN unless the loss classifies")
       .def_property_readonly("replaced", &replaced, "One bool mask [R, U] for each unit group.");
   py::class_<HistoryOut>(m, "History", "Means over each epoch's samples, while learning.")
-      .def_readonly("loss", &HistoryOut::loss, "[R, epochs]")
-      .def_readonly("accuracy", &HistoryOut::accuracy, "[R, epochs]");
+      .def_property_readonly("loss", &mean_loss<History>, "[R, epochs]")
+      .def_property_readonly("accuracy", &mean_accuracy<History>, "[R, epochs]");
   py::class_<EvaluationOut>(m, "Evaluation", "Means over samples, without learning.")
-      .def_readonly("loss", &EvaluationOut::loss, "[R]")
-      .def_readonly("accuracy", &EvaluationOut::accuracy, "[R]");
+      .def_property_readonly("loss", &mean_loss<Evaluation>, "[R]")
+      .def_property_readonly("accuracy", &mean_accuracy<Evaluation>, "[R]");
 
   const auto none = py::none();
   py::class_<Learner, std::shared_ptr<Learner>>(m, "Learner", learner_doc)

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <variant>
@@ -8,6 +9,13 @@
 #include "klopf/layout.hpp"
 
 namespace klopf {
+
+// Plays that were recorded, with all their pointers and numbers, to be played again at once.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  virtual void play() = 0;
+};
 
 // The whole hardware contract: one function an operation, of the same name on every device. A backend that lacks one is
 // abstract and does not compile.
@@ -20,6 +28,9 @@ class Backend {
 
   // Null: the host's memory, and a play is of one run. Else of all runs at once, whose blocks live there.
   virtual std::shared_ptr<Memory> memory() const { return nullptr; }
+
+  // What `work` plays, which is recorded and not done. Null where there is nothing to gain.
+  virtual std::shared_ptr<Graph> record(const std::function<void()>&) { return nullptr; }
 
   // Floats of scratch memory that these operations want for batches up to a size.
   virtual std::size_t scratch(const LinearForward&, int) const { return 0; }

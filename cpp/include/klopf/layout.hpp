@@ -1,10 +1,12 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "klopf/later.hpp"
 #include "klopf/operations.hpp"
 
 namespace klopf {
@@ -70,19 +72,28 @@ class Layout {
   uint64_t bytes_ = 0;
 };
 
-// Scratch memory of a program, without names.
+// Scratch memory, without names.
 class WorkLayout {
  public:
+  explicit WorkLayout(uint32_t space = space_work) : space_(space) {}
   template <class T>
   Ref<T> take(std::size_t count) {
-    const Ref<T> ref{space_work, bytes_};
+    const Ref<T> ref{space_, bytes_};
     bytes_ += (count * sizeof(T) + 63) / 64 * 64;
     return ref;
   }
   uint64_t bytes() const { return bytes_ + 256; }  // kernels may read a register past an array's end
 
  private:
+  uint32_t space_;
   uint64_t bytes_ = 0;
+};
+
+// What was asked of a device.
+class Fetched {
+ public:
+  virtual ~Fetched() = default;
+  virtual const char* wait() = 0;  // its rows, one behind the other
 };
 
 // Memory of a device, which the host cannot read. Throws Error where there is not enough, or the device fails.
@@ -94,6 +105,8 @@ class Memory {
   // `rows` rows of `width` bytes that begin `pitch` bytes apart. The host's memory may be used again when a call returns.
   virtual void to_device(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) = 0;
   virtual void to_host(void* to, uint64_t to_pitch, const char* from, uint64_t from_pitch, uint64_t width, uint64_t rows) = 0;
+  // As it is when all that was played before is done, without waiting for that.
+  virtual std::shared_ptr<Fetched> fetch_later(const char* from, uint64_t pitch, uint64_t width, uint64_t rows) = 0;
 };
 
 // One zeroed block of memory a run (or a thread), each aligned to a cache line. On a device they live there, and in the host's memory
@@ -119,8 +132,23 @@ class Blocks {
     return out;
   }
   template <class T>
+  Later<std::vector<T>> fetch_later(Ref<T> ref, std::size_t n = 1) const {
+    if (newest_ != Newest::device) return fetch(ref, n);
+    const std::size_t count = n * static_cast<std::size_t>(count_);
+    return Later<std::vector<T>>(
+        [count, rows = memory_->fetch_later(device_.get() + ref.offset, stride_, n * sizeof(T), static_cast<uint64_t>(count_))] {
+          std::vector<T> out(count);
+          std::memcpy(out.data(), rows->wait(), count * sizeof(T));
+          return out;
+        });
+  }
+  template <class T>
+  void put(Ref<T> ref, const T* values, std::size_t n) const {
+    write(ref.offset, n * sizeof(T), values);
+  }
+  template <class T>
   void put(Ref<T> ref, const std::vector<T>& values) const {
-    write(ref.offset, values.size() / static_cast<std::size_t>(count_) * sizeof(T), values.data());
+    put(ref, values.data(), values.size() / static_cast<std::size_t>(count_));
   }
   int count() const { return count_; }
   uint64_t stride() const { return stride_; }

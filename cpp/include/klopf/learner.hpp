@@ -34,9 +34,13 @@ class Learner {
 
   Network& network() { return *network_; }
   bool classification() const { return loss_ == LossKind::cross_entropy; }
-  StepResult step(const Samples& samples);
-  History run(const Samples& samples, const RunOptions& options = {});
-  Evaluation evaluate(const Samples& samples);
+  StepResult step(const Samples& samples) { return std::move(step_later(samples).get()); }
+  History run(const Samples& samples, const RunOptions& options = {}) { return std::move(run_later(samples, options).get()); }
+  Evaluation evaluate(const Samples& samples) { return std::move(evaluate_later(samples).get()); }
+  // The same, not waiting for devices that work on their own. What was handed in may be used again when the call returns.
+  Later<StepResult> step_later(const Samples& samples);
+  Later<History> run_later(const Samples& samples, const RunOptions& options = {});
+  Later<Evaluation> evaluate_later(const Samples& samples);
 
   // A loss of one's own. Activations and gradients of all runs are kept between the three calls.
   std::vector<float> forward(const Samples& samples);
@@ -57,6 +61,7 @@ class Learner {
     Program judge;
     Ref<double> loss;
     Ref<int32_t> correct, active;
+    EpochSums sums;
     Tally tally;
     uint64_t work_bytes = 0;
   };
@@ -71,14 +76,21 @@ class Learner {
   void finish(const Play& batch);
   template <class F>
   void for_chunks(const Samples& samples, F work);
-  std::vector<std::vector<uint8_t>> replaced() const;
+  Later<std::vector<std::vector<uint8_t>>> replaced() const;
+  // What is done before and after an epoch of so many samples, and room for it: for `workspaces` and results of `epochs` at a time.
+  struct Epoch {
+    BeginEpoch begin;
+    EndEpoch end;
+  };
+  Epoch prepare_epochs(const Pass& pass, int64_t samples, bool shuffle, int64_t epochs, int workspaces);
 
   // The same where all runs are played together.
   Play play_together(const Blocks& work, const Pass& pass) const;
   void learn_together(const Play& play);
-  StepResult step_together(const Samples& samples);
-  History run_together(const Samples& samples, const RunOptions& options);
-  Evaluation evaluate_together(const Samples& samples);
+  void play_step(const Play& play);
+  Later<StepResult> step_together(const Samples& samples);
+  Later<History> run_together(const Samples& samples, const RunOptions& options);
+  Later<Evaluation> evaluate_together(const Samples& samples);
   std::vector<float> forward_together(const Samples& samples);
 
   std::shared_ptr<Network> network_;
@@ -96,6 +108,13 @@ class Learner {
   Program online_backward_, online_update_;  // the same for a single sample; empty where there is nothing of its own for that
   int most_chunks_ = 0;                      // of a batch, in a workspace
   Blocks thread_work_, run_work_;            // workspaces, for calls that learn and for those that leave their work to the next call
+  Blocks evaluation_work_, epoch_work_;
+  // Steps that were played before, as graphs from the second time on.
+  struct Recorded {
+    Play play;
+    std::shared_ptr<Graph> graph;
+  };
+  std::vector<Recorded> recorded_;
   enum class Stage { none, forward, backward } stage_ = Stage::none;
   int64_t forward_count_ = 0;
 };

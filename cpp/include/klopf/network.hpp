@@ -127,6 +127,8 @@ class Network {
   void add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape);
   void find_units();
   void draw(const Node& node);
+  template <class F>
+  void for_plays(F work);
   void find_least_chunk();
   template <class Wanted, class Visit>
   void forward_all(const Samples& samples, Wanted wanted, Visit visit);

@@ -11,13 +11,14 @@
 namespace klopf {
 
 // Memory comes in spaces. One block of a space belongs to one run (or, for the workspace, to one thread).
-enum : uint32_t { space_work = 0, space_learner = 1, space_network = 2, space_count = 8 };
+enum : uint32_t { space_work = 0, space_learner = 1, space_network = 2, space_epoch = 3, space_count = 8 };
 
 template <class T>
 struct Ref {
   uint32_t space = space_count;  // space_count: absent
   uint64_t offset = 0;           // bytes
   KLOPF_MEMBER_FN bool present() const { return space != space_count; }
+  bool operator==(const Ref&) const = default;
 };
 
 enum class InputType : uint32_t { float32, uint8 };
@@ -32,9 +33,11 @@ struct Batch {
   const float* offset = nullptr;                      // [C]; absent: 0
   int64_t x_run = 0, targets_run = 0, order_run = 0;  // to the next run's, where one play is of all runs: bytes; samples; numbers
   int64_t first = 0;
+  Ref<int64_t> done;  // samples of the epoch that came before, to be added to `first`; for devices that play all runs at once
   int32_t count = 0;
   int32_t total = 0;  // of the batch that these samples are a chunk of: what means divide by
   InputType type = InputType::float32;
+  bool operator==(const Batch&) const = default;
 };
 
 // One playing of a list: base addresses of the first blocks and the distance to the next: the next run's, or in the workspace the
@@ -54,6 +57,7 @@ struct Play {
     const int32_t left = batch.total - chunk * chunk_size;
     return chunks == 1 || left < chunk_size ? left : chunk_size;
   }
+  bool operator==(const Play&) const = default;
 };
 
 struct LoadBatch {  // converts, scales and turns [C, H, W] into [H, W, C]
@@ -141,17 +145,39 @@ struct Loss {
   Ref<double> loss;                // these samples' part of the mean over the batch
   Ref<int32_t> correct;            // samples classified correctly (cross_entropy)
 };
-struct LossTotal {   // of a batch, over its chunks; left in the first
-  Ref<double> loss;  // absent after a loss of the caller's own
-  Ref<int32_t> correct;
-  Ref<int32_t> alive;   // cleared when the loss is not finite
-  Ref<int32_t> active;  // for devices that play all runs at once: who takes part in the rest of the step
+struct LossTotal {       // of a batch, over its chunks; left in the first
+  Ref<double> loss;      // absent after a loss of the caller's own
+  Ref<int32_t> correct;  // -1 in runs that did not take part, for devices that play all runs at once
+  Ref<int32_t> alive;    // cleared when the loss is not finite
+  Ref<int32_t> active;   // for devices that play all runs at once: who takes part in the rest of the step
 };
-struct Tally {  // adds a batch to an epoch
+// What is summed over the batches of an epoch.
+struct EpochSums {
+  Ref<double> loss;  // over samples
+  Ref<int64_t> correct;
+  Ref<int64_t> done;  // samples
+};
+struct BeginEpoch {
+  EpochSums sums;
+  int64_t samples;  // to be put into an order; 0: left as they are
+  Ref<uint64_t> seed;
+  Ref<int64_t> epoch;
+  Ref<int32_t> alive;
+  Ref<uint64_t> keys;  // room for 2 samples, and as many as the next power of two
+  Ref<uint32_t> order;
+};
+struct Tally {  // adds a batch
   Ref<double> loss;
   Ref<int32_t> correct;
-  Ref<double> loss_sum;  // over samples
-  Ref<int64_t> correct_sum;
+  EpochSums sums;
+};
+struct EndEpoch {  // means, NaN in runs that no longer learn
+  EpochSums sums;
+  Ref<int64_t> epoch;  // counted; absent: nothing was learned
+  Ref<int32_t> alive;
+  int32_t classification;
+  int64_t index;
+  Ref<double> loss, accuracy;  // [index + 1 or more]
 };
 
 // Gradients of a batch are one array in each chunk's workspace; optimizers add them up.
@@ -290,7 +316,9 @@ struct Advance {  // the end of a step
 
 #define KLOPF_LIGHT_OPERATIONS(X) \
   X(LossTotal, loss_total)        \
+  X(BeginEpoch, begin_epoch)      \
   X(Tally, tally)                 \
+  X(EndEpoch, end_epoch)          \
   X(DrawWeights, draw_weights)    \
   X(UnitSelect, unit_select)      \
   X(UnitReplace, unit_replace)    \

@@ -15,7 +15,9 @@ class CpuBackend final : public Backend {
   KLOPF_HEAVY_OPERATIONS(KLOPF_FORWARD)
 #undef KLOPF_FORWARD
   void loss_total(const LossTotal& op, const Play& play) override { cpu::loss_total(op, play); }
+  void begin_epoch(const BeginEpoch& op, const Play& play) override { cpu::begin_epoch(op, play); }
   void tally(const Tally& op, const Play& play) override { cpu::tally(op, play); }
+  void end_epoch(const EndEpoch& op, const Play& play) override { cpu::end_epoch(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
   void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }

@@ -19,11 +19,6 @@ void loss_total(const LossTotal& op, const Play& play) {
   if (!std::isfinite(loss)) *play.at(op.alive) = 0;
 }
 
-void tally(const Tally& op, const Play& play) {
-  *play.at(op.loss_sum) += *play.at(op.loss) * play.batch.total;
-  *play.at(op.correct_sum) += *play.at(op.correct);
-}
-
 void draw_weights(const DrawWeights& op, const Play& play) {
   const uint64_t seed = *play.at(op.seed), draw = static_cast<uint64_t>(*play.at(op.draw));
   float *weight = play.at(op.weight), *bias = play.at(op.bias);

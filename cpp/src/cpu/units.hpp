@@ -4,7 +4,9 @@
 namespace klopf::cpu {
 
 void loss_total(const LossTotal& op, const Play& play);
+void begin_epoch(const BeginEpoch& op, const Play& play);
 void tally(const Tally& op, const Play& play);
+void end_epoch(const EndEpoch& op, const Play& play);
 void draw_weights(const DrawWeights& op, const Play& play);
 void unit_select(const UnitSelect& op, const Play& play);
 void unit_replace(const UnitReplace& op, const Play& play);

@@ -44,7 +44,8 @@ void Learner::record_loss(Pass& pass, WorkLayout& work) {
   pass.loss = work.take<double>(1);
   pass.correct = work.take<int32_t>(1);
   pass.active = work.take<int32_t>(1);
-  pass.tally = {pass.loss, pass.correct, work.take<double>(1), work.take<int64_t>(1)};
+  pass.sums = {work.take<double>(1), work.take<int64_t>(1), work.take<int64_t>(1)};
+  pass.tally = {pass.loss, pass.correct, pass.sums};
   const int32_t outputs = static_cast<int32_t>(network_->outputs());
   pass.judge = {Loss{loss_, outputs, pass.tape.output, pass.tape.grad_output, pass.loss, pass.correct}};
   pass.work_bytes = work.bytes();
@@ -64,6 +65,7 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   record_loss(training_, work);
   thread_work_ = {};
   run_work_ = {};
+  recorded_.clear();
   stage_ = Stage::none;
   return recording.hyper;
 }
@@ -133,7 +135,7 @@ void Learner::learn(const Play& batch) {
   play_program(backend, online_update_, batch);
 }
 
-StepResult Learner::step(const Samples& samples) {
+Later<StepResult> Learner::step_later(const Samples& samples) {
   check("learner.step", *network_, loss_, samples);
   if (network_->together()) return step_together(samples);
   const int runs = network_->runs(), threads = get_threads(), chunks = network_->chunks(samples.count).count;
@@ -158,11 +160,11 @@ StepResult Learner::step(const Samples& samples) {
     result.loss[at] = *now.at(training_.loss);
     if (classification()) result.accuracy[at] = static_cast<double>(*now.at(training_.correct)) / static_cast<double>(samples.count);
   });
-  result.replaced = replaced();
+  result.replaced = std::move(replaced().get());
   return result;
 }
 
-Evaluation Learner::evaluate(const Samples& samples) {
+Later<Evaluation> Learner::evaluate_later(const Samples& samples) {
   check("learner.evaluate", *network_, loss_, samples);
   if (network_->together()) return evaluate_together(samples);
   const int64_t runs = network_->runs(), chunks = (samples.count + evaluation_chunk - 1) / evaluation_chunk;
@@ -231,7 +233,7 @@ void Learner::backward(const float* grad_output, int64_t count) {
   samples.count = count;
   stage_ = Stage::backward;
   if (network_->together()) {
-    run_work_.put(training_.tape.grad_output, std::vector<float>(grad_output, grad_output + network_->runs() * count * outputs));
+    run_work_.put(training_.tape.grad_output, grad_output, static_cast<std::size_t>(count * outputs));
     Play play = play_together(run_work_, training_);
     play.batch = network_->batch(samples, 0, 0, count);
     return play_program(network_->backend(), training_.tape.backward, play);
@@ -252,13 +254,13 @@ std::vector<std::vector<uint8_t>> Learner::apply() {
     play.batch = network_->batch(samples, 0, 0, forward_count_);
     network_->backend().loss_total({{}, {}, alive_, training_.active}, play);
     play_program(network_->backend(), update_, play);
-    return replaced();
+    return std::move(replaced().get());
   }
   parallel_for(network_->runs(), get_threads(), [&](int64_t item, int) {
     const int run = static_cast<int>(item);
     if (*blocks_.at(alive_, run)) play_program(network_->backend(), update_, play(run, run_work_, run, samples, 0, forward_count_));
   });
-  return replaced();
+  return std::move(replaced().get());
 }
 
 std::vector<Array> Learner::gradients() const {
@@ -281,18 +283,34 @@ std::vector<Array> Learner::gradients() const {
 }
 
 // What was replaced at the last step; nothing in runs that no longer learn.
-std::vector<std::vector<uint8_t>> Learner::replaced() const {
-  std::vector<std::vector<uint8_t>> all;
-  all.reserve(network_->units().size());
-  const std::vector<int32_t> learns = blocks_.fetch(alive_);
-  for (std::size_t k = 0; k < network_->units().size(); ++k) {
-    const std::size_t units = static_cast<std::size_t>(network_->units()[k].units);
-    std::vector<uint8_t> mask = replaced_.empty() ? std::vector<uint8_t>(units * learns.size()) : blocks_.fetch(replaced_[k], units);
-    for (std::size_t r = 0; r < learns.size(); ++r)
-      if (!learns[r]) std::fill_n(mask.begin() + static_cast<int64_t>(units * r), units, uint8_t{0});
-    all.push_back(std::move(mask));
+Later<std::vector<std::vector<uint8_t>>> Learner::replaced() const {
+  using Masks = std::vector<std::vector<uint8_t>>;
+  const auto only_alive = [](Masks masks, const std::vector<int32_t>& alive) {
+    for (std::vector<uint8_t>& mask : masks)
+      for (std::size_t r = 0, units = mask.size() / alive.size(); r < alive.size(); ++r)
+        if (!alive[r]) std::fill_n(mask.begin() + static_cast<int64_t>(units * r), units, uint8_t{0});
+    return masks;
+  };
+  const auto each = [&](auto& all, auto fetch) {
+    all.reserve(network_->units().size());
+    for (std::size_t k = 0; k < network_->units().size(); ++k) {
+      const std::size_t units = static_cast<std::size_t>(network_->units()[k].units);
+      if (replaced_.empty()) all.push_back(std::vector<uint8_t>(units * static_cast<std::size_t>(network_->runs())));
+      else all.push_back(fetch(replaced_[k], units));
+    }
+  };
+  if (!network_->together()) {
+    Masks masks;
+    each(masks, [&](Ref<uint8_t> mask, std::size_t units) { return blocks_.fetch(mask, units); });
+    return only_alive(std::move(masks), blocks_.fetch(alive_));
   }
-  return all;
+  std::vector<Later<std::vector<uint8_t>>> later;
+  each(later, [&](Ref<uint8_t> mask, std::size_t units) { return blocks_.fetch_later(mask, units); });
+  return Later<Masks>([only_alive, later, alive = blocks_.fetch_later(alive_)]() mutable {
+    Masks masks;
+    for (auto& mask : later) masks.push_back(std::move(mask.get()));
+    return only_alive(std::move(masks), alive.get());
+  });
 }
 
 void Learner::restart() {

@@ -4,16 +4,13 @@
 #include <limits>
 
 #include "klopf/learner.hpp"
-#include "klopf/threads.hpp"
-#include "learn/shuffle.hpp"
 
 namespace klopf {
 namespace {
 
 constexpr double nan_value = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t evaluation_chunk = 64;
-
-std::size_t size(int64_t n) { return static_cast<std::size_t>(n); }
+constexpr std::size_t most_recorded = 16;  // steps: they differ by batch size, and by who calls
 
 }  // namespace
 
@@ -21,12 +18,16 @@ Play Learner::play_together(const Blocks& work, const Pass& pass) const {
   Play play = network_->play(work);
   play.base[space_learner] = blocks_.to_play();
   play.stride[space_learner] = blocks_.stride();
+  if (epoch_work_.count() > 0) {
+    play.base[space_epoch] = epoch_work_.to_play();
+    play.stride[space_epoch] = epoch_work_.stride();
+  }
   play.active = pass.active;
   return play;
 }
 
-// One step of all runs that are alive.
-void Learner::learn_together(const Play& play) {
+// One step of all runs that are alive; counted, within an epoch.
+void Learner::play_step(const Play& play) {
   Backend& backend = network_->backend();
   const bool online = play.batch.total == 1 && !online_backward_.empty();
   for (const Program* program : {&training_.tape.forward, &training_.observe, &training_.judge}) play_program(backend, *program, play);
@@ -34,103 +35,92 @@ void Learner::learn_together(const Play& play) {
   backend.loss_total({training_.loss, training_.correct, alive_, training_.active}, play);
   if (online) play_program(backend, online_backward_, play);
   play_program(backend, online ? online_update_ : update_, play);
+  if (play.batch.done.present()) backend.tally(training_.tally, play);
 }
 
-StepResult Learner::step_together(const Samples& samples) {
+void Learner::learn_together(const Play& play) {
+  const auto known = std::find_if(recorded_.begin(), recorded_.end(), [&](const Recorded& r) { return r.play == play; });
+  if (known == recorded_.end()) {
+    if (recorded_.size() == most_recorded) recorded_.erase(recorded_.begin());
+    recorded_.push_back({play, nullptr});
+    return play_step(play);
+  }
+  if (!known->graph) known->graph = network_->backend().record([&] { play_step(play); });
+  known->graph ? known->graph->play() : play_step(play);
+}
+
+Later<StepResult> Learner::step_together(const Samples& samples) {
   prepare(thread_work_, samples.count, network_->runs());
   Play play = play_together(thread_work_, training_);
   play.batch = network_->batch(network_->stage(samples), 0, 0, samples.count);
   learn_together(play);
-  StepResult result;
-  result.loss = thread_work_.fetch(training_.loss);  // NaN of runs that did not take part
-  for (const int32_t correct : thread_work_.fetch(training_.correct))
-    result.accuracy.push_back(classification() ? static_cast<double>(correct) / static_cast<double>(samples.count) : nan_value);
-  for (std::size_t r = 0; r < result.loss.size(); ++r)
-    if (result.loss[r] != result.loss[r]) result.accuracy[r] = nan_value;
-  result.replaced = replaced();
-  return result;
+  return Later<StepResult>([classifies = classification(), count = static_cast<double>(samples.count),
+                            loss = thread_work_.fetch_later(training_.loss), correct = thread_work_.fetch_later(training_.correct),
+                            replaced = replaced()]() mutable {
+    StepResult result;
+    result.loss = std::move(loss.get());
+    for (const int32_t n : correct.get()) result.accuracy.push_back(classifies && n >= 0 ? n / count : nan_value);
+    result.replaced = std::move(replaced.get());
+    return result;
+  });
 }
 
-History Learner::run_together(const Samples& samples, const RunOptions& options) {
+Later<History> Learner::run_together(const Samples& samples, const RunOptions& options) {
   const int runs = network_->runs();
   const int64_t batch_size = std::min(options.batch_size, samples.count), epochs = options.epochs;
   prepare(thread_work_, batch_size, runs);
+  Epoch epoch = prepare_epochs(training_, samples.count, options.shuffle, epochs, runs);
+  Backend& backend = network_->backend();
   const Samples staged = network_->stage(samples);
-  Play play = play_together(thread_work_, training_);
-  History history;
-  history.loss.assign(size(runs * epochs), nan_value);
-  history.accuracy = history.loss;
-
-  const std::vector<uint64_t> seeds = network_->blocks().fetch(network_->seed());
-  std::vector<int64_t> epoch = blocks_.fetch(epoch_);
-  const Blocks order(1, options.shuffle ? static_cast<uint64_t>(runs * samples.count) * sizeof(uint32_t) : 64, network_->backend().memory(),
-                     false);
-  std::vector<uint32_t> next(options.shuffle ? size(runs * samples.count) : 0);
-  const auto draw = [&](int64_t later) {  // of the epoch that comes `later` after the one to begin
-    if (options.shuffle)
-      parallel_for(runs, get_threads(), [&](int64_t run, int) {
-        Shuffle shuffle(samples.count);
-        shuffle.draw(seeds[size(run)], 0, epoch[size(run)] + later);
-        std::copy(shuffle.order.begin(), shuffle.order.end(), next.begin() + run * samples.count);
-      });
+  const auto batch = [&](int64_t count) {
+    Play play = play_together(thread_work_, training_);
+    play.batch = network_->batch(staged, 0, 0, count);
+    play.batch.done = training_.sums.done;
+    if (options.shuffle) {
+      play.batch.order = play.at(epoch.begin.order);
+      play.batch.order_run = static_cast<int64_t>(play.stride[space_epoch] / sizeof(uint32_t));
+    }
+    return play;
   };
-
-  draw(0);
   auto told = std::chrono::steady_clock::now();
-  for (int64_t i = 0; i < epochs; ++i) {
-    thread_work_.put(training_.tally.loss_sum, std::vector<double>(size(runs)));
-    thread_work_.put(training_.tally.correct_sum, std::vector<int64_t>(size(runs)));
-    if (options.shuffle) order.put(Ref<uint32_t>{space_work, 0}, next);
-    for (int64_t first = 0; first < samples.count; first += batch_size) {
-      play.batch = network_->batch(staged, 0, first, std::min(batch_size, samples.count - first));
-      if (options.shuffle) {
-        play.batch.order = reinterpret_cast<const uint32_t*>(order.to_play());
-        play.batch.order_run = samples.count;
-      }
-      learn_together(play);
-      network_->backend().tally(training_.tally, play);
-    }
-    if (i + 1 < epochs) draw(1);  // while the device is busy
-    const std::vector<double> loss = thread_work_.fetch(training_.tally.loss_sum);
-    const std::vector<int64_t> correct = thread_work_.fetch(training_.tally.correct_sum);
-    const std::vector<uint8_t> learns = alive();
-    for (int run = 0; run < runs; ++run) {
-      ++epoch[size(run)];
-      if (!learns[size(run)]) continue;
-      history.loss[size(run * epochs + i)] = loss[size(run)] / static_cast<double>(samples.count);
-      if (classification())
-        history.accuracy[size(run * epochs + i)] = static_cast<double>(correct[size(run)]) / static_cast<double>(samples.count);
-    }
-    blocks_.put(epoch_, epoch);
-    if (options.between && (i + 1 == epochs || std::chrono::steady_clock::now() - told > std::chrono::milliseconds(400))) {
-      told = std::chrono::steady_clock::now();
+  for (epoch.end.index = 0; epoch.end.index < epochs; ++epoch.end.index) {
+    const Play play = batch(batch_size);  // anew each epoch: `between` may have brought state to the host
+    backend.begin_epoch(epoch.begin, play);
+    for (int64_t first = 0; first < samples.count; first += batch_size)
+      learn_together(first + batch_size <= samples.count ? play : batch(samples.count - first));
+    backend.end_epoch(epoch.end, play);
+    if (options.between && (epoch.end.index + 1 == epochs || std::chrono::steady_clock::now() - told > std::chrono::milliseconds(400))) {
       options.between();
+      told = std::chrono::steady_clock::now();
     }
   }
-  return history;
+  const std::size_t each = static_cast<std::size_t>(epochs);
+  return Later<History>(
+      [loss = epoch_work_.fetch_later(epoch.end.loss, each), accuracy = epoch_work_.fetch_later(epoch.end.accuracy, each)]() mutable {
+        return History{std::move(loss.get()), std::move(accuracy.get())};
+      });
 }
 
-Evaluation Learner::evaluate_together(const Samples& samples) {
+Later<Evaluation> Learner::evaluate_together(const Samples& samples) {
   const int runs = network_->runs();
-  const Blocks work(runs, evaluation_.work_bytes, network_->backend().memory(), false);
+  Epoch epoch = prepare_epochs(evaluation_, samples.count, false, 1, runs);
+  epoch.end.epoch = {};
+  if (evaluation_work_.count() == 0) evaluation_work_ = Blocks(runs, evaluation_.work_bytes, network_->backend().memory(), false);
+  Backend& backend = network_->backend();
   const Samples staged = network_->stage(samples);
-  Play play = play_together(work, evaluation_);
+  Play play = play_together(evaluation_work_, evaluation_);
+  backend.begin_epoch(epoch.begin, play);
   for (int64_t first = 0; first < samples.count; first += evaluation_chunk) {
     play.batch = network_->batch(staged, 0, first, std::min(evaluation_chunk, samples.count - first));
-    play_program(network_->backend(), evaluation_.tape.forward, play);
-    play_program(network_->backend(), evaluation_.judge, play);
-    network_->backend().tally(evaluation_.tally, play);
+    play_program(backend, evaluation_.tape.forward, play);
+    play_program(backend, evaluation_.judge, play);
+    backend.tally(evaluation_.tally, play);
   }
-  const std::vector<double> loss = work.fetch(evaluation_.tally.loss_sum);
-  const std::vector<int64_t> correct = work.fetch(evaluation_.tally.correct_sum);
-  const std::vector<uint8_t> learns = alive();
-  Evaluation result;
-  for (std::size_t r = 0; r < size(runs); ++r) {
-    result.loss.push_back(learns[r] ? loss[r] / static_cast<double>(samples.count) : nan_value);
-    result.accuracy.push_back(learns[r] && classification() ? static_cast<double>(correct[r]) / static_cast<double>(samples.count)
-                                                            : nan_value);
-  }
-  return result;
+  backend.end_epoch(epoch.end, play);
+  return Later<Evaluation>(
+      [loss = epoch_work_.fetch_later(epoch.end.loss), accuracy = epoch_work_.fetch_later(epoch.end.accuracy)]() mutable {
+        return Evaluation{std::move(loss.get()), std::move(accuracy.get())};
+      });
 }
 
 std::vector<float> Learner::forward_together(const Samples& samples) {
@@ -138,7 +128,7 @@ std::vector<float> Learner::forward_together(const Samples& samples) {
   play.batch = network_->batch(network_->stage(samples), 0, 0, samples.count);
   play_program(network_->backend(), training_.tape.forward, play);
   play_program(network_->backend(), training_.observe, play);
-  return run_work_.fetch(training_.tape.output, size(samples.count * network_->outputs()));
+  return run_work_.fetch(training_.tape.output, static_cast<std::size_t>(samples.count * network_->outputs()));
 }
 
 }  // namespace klopf

@@ -52,11 +52,17 @@ void Network::draw(const Node& node) {
                        parameters_[static_cast<std::size_t>(node.parameter) + 1].ref,
                        seed_,
                        draws_};
+  for_plays([&](const Play& play) { backend_->draw_weights(op, play); });
+}
+
+// Calls work(play) for each run, or once where they are played together.
+template <class F>
+void Network::for_plays(F work) {
   Play play;
   play.base[space_network] = blocks_.to_play();
   play.stride[space_network] = blocks_.stride();
   play.runs = together() ? runs() : 1;
-  for (int r = 0; r < runs(); r += play.runs, play.base[space_network] += blocks_.stride()) backend_->draw_weights(op, play);
+  for (int r = 0; r < runs(); r += play.runs, play.base[space_network] += blocks_.stride()) work(play);
 }
 
 void Network::reset(const std::vector<int>& layers, const std::string& to) {
@@ -72,11 +78,7 @@ void Network::reset(const std::vector<int>& layers, const std::string& to) {
                   " (counting layers with parameters), got " + std::to_string(layer));
     chosen.push_back(with_parameters[static_cast<std::size_t>(layer < 0 ? layer + count : layer)]);
   }
-  if (to == "initial") {
-    std::vector<int64_t> draws = blocks_.fetch(draws_);
-    for (int64_t& count : draws) ++count;
-    blocks_.put(draws_, draws);
-  }
+  if (to == "initial") for_plays([&](const Play& play) { backend_->advance({draws_}, play); });
   for (const Node* node : chosen) {
     if (to == "initial") {
       draw(*node);

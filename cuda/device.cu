@@ -1,0 +1,105 @@
+#include <string.h>
+
+#include "device.hpp"
+
+namespace klopf::cuda {
+namespace {
+
+constexpr uint64_t most_pitch = 0x7fffffff;  // of the runtime's copies in two dimensions
+
+struct Pending final : Fetched {
+  std::shared_ptr<const Device> device;  // outlives its copies
+  std::shared_ptr<Pinned::Piece> piece;
+  const char* wait() override {
+    device->use();
+    check(cudaEventSynchronize(piece->done));
+    return piece->data;
+  }
+};
+struct Copied final : Fetched {
+  std::unique_ptr<char[]> data;
+  const char* wait() override { return data.get(); }
+};
+
+}  // namespace
+
+Device::Device(int index) : index_(index) {
+  check(cudaSetDevice(index_));
+  check(cudaStreamCreate(&stream_));
+}
+
+Device::~Device() {
+  static_cast<void>(cudaSetDevice(index_));
+  static_cast<void>(cudaStreamDestroy(stream_));
+}
+
+cudaStream_t Device::use() const {
+  check(cudaSetDevice(index_));
+  return stream_;
+}
+
+char* Device::allocate(uint64_t bytes) {
+  void* p = nullptr;
+  use();
+  const cudaError_t status = cudaMalloc(&p, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    throw Error("[cuda] out of memory: " + std::to_string((bytes >> 20) + 1) +
+                " MiB more are needed; fewer runs or smaller batches take less");
+  }
+  check(status);
+  const cudaError_t cleared = cudaMemsetAsync(p, 0, bytes, stream_);
+  if (cleared != cudaSuccess) release(static_cast<char*>(p));
+  check(cleared);
+  return static_cast<char*>(p);
+}
+
+void Device::release(char* p) {
+  static_cast<void>(cudaSetDevice(index_));
+  static_cast<void>(cudaFree(p));
+}
+
+void Device::copy(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows,
+                  cudaMemcpyKind kind) const {
+  if (rows > 1 && to_pitch <= most_pitch && from_pitch <= most_pitch)
+    return check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, rows, kind, stream_));
+  for (uint64_t row = 0; row < rows; ++row)
+    check(
+        cudaMemcpyAsync(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch, width, kind, stream_));
+}
+
+void Device::to_device(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
+  use();
+  const auto piece = width * rows <= Pinned::largest ? pinned_->take(width * rows) : nullptr;
+  if (!piece) {
+    copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyHostToDevice);
+    return check(cudaStreamSynchronize(stream_));
+  }
+  for (uint64_t row = 0; row < rows; ++row) memcpy(piece->data + row * width, static_cast<const char*>(from) + row * from_pitch, width);
+  copy(to, to_pitch, piece->data, width, width, rows, cudaMemcpyHostToDevice);
+  check(cudaEventRecord(piece->done, stream_));
+}
+
+void Device::to_host(void* to, uint64_t to_pitch, const char* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
+  use();
+  copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDeviceToHost);
+  check(cudaStreamSynchronize(stream_));
+}
+
+std::shared_ptr<Fetched> Device::fetch_later(const char* from, uint64_t pitch, uint64_t width, uint64_t rows) {
+  use();
+  if (auto piece = width * rows <= Pinned::largest ? pinned_->take(width * rows) : nullptr) {
+    copy(piece->data, width, from, pitch, width, rows, cudaMemcpyDeviceToHost);
+    check(cudaEventRecord(piece->done, stream_));
+    auto pending = std::make_shared<Pending>();
+    pending->device = shared_from_this();
+    pending->piece = std::move(piece);
+    return pending;
+  }
+  auto copied = std::make_shared<Copied>();
+  copied->data.reset(new char[width * rows]);
+  to_host(copied->data.get(), width, from, pitch, width, rows);
+  return copied;
+}
+
+}  // namespace klopf::cuda

@@ -1,0 +1,33 @@
+#pragma once
+#include <memory>
+
+#include "klopf/layout.hpp"
+#include "pinned.hpp"
+
+namespace klopf::cuda {
+
+// A device's memory, and the stream in which everything on it is done, in order. Copies from the host go through pinned memory and
+// are not waited for.
+class Device final : public Memory, public std::enable_shared_from_this<Device> {
+ public:
+  explicit Device(int index);
+  ~Device() override;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+  // Makes this device the calling thread's.
+  cudaStream_t use() const;
+
+  char* allocate(uint64_t bytes) override;
+  void release(char* p) override;
+  void to_device(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) override;
+  void to_host(void* to, uint64_t to_pitch, const char* from, uint64_t from_pitch, uint64_t width, uint64_t rows) override;
+  std::shared_ptr<Fetched> fetch_later(const char* from, uint64_t pitch, uint64_t width, uint64_t rows) override;
+
+ private:
+  void copy(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows, cudaMemcpyKind kind) const;
+  int index_;
+  cudaStream_t stream_ = nullptr;
+  std::shared_ptr<Pinned> pinned_ = std::make_shared<Pinned>();
+};
+
+}  // namespace klopf::cuda
