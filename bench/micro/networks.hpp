@@ -28,6 +28,9 @@ inline std::vector<Case> cases() {
   const std::vector<Layer> imagenet{Conv2d{32, 5}, ReLU{},         MaxPool2d{2}, Conv2d{64, 3}, ReLU{},
                                     MaxPool2d{2},  Conv2d{128, 3}, ReLU{},       MaxPool2d{2},  Flatten{},
                                     Linear{128},   ReLU{},         Linear{128},  ReLU{},        Linear{2}};
+  std::vector<Layer> apart = imagenet;
+  for (Layer& layer : apart)
+    if (std::holds_alternative<ReLU>(layer)) layer = LeakyReLU{};
   const std::vector<Layer> demo{Conv2d{8, 5}, ReLU{},    MaxPool2d{2}, Conv2d{16, 3}, ReLU{},
                                 MaxPool2d{2}, Flatten{}, Linear{32},   ReLU{},        Linear{2}};
   const SGD momentum{.step_size = 0.01, .momentum = 0.9}, plain{.step_size = 0.001};
@@ -43,6 +46,13 @@ inline std::vector<Case> cases() {
       {"stream-128", mlp({128, 128}, 8), {105}, 128, "mse", plain, {}},
       {"tiny", mlp({5}, 1), {20}, 1, "squared_error", plain, {cbp}},
       {"permuted", mlp({2000, 2000, 2000}, 10), {784}, 1, "cross_entropy", plain, {cbp}},
+      {"imagenet-apart",  // the same sizes where nothing is fused, with other updates
+       apart,
+       {3, 32, 32},
+       100,
+       "cross_entropy",
+       Adam{},
+       {ShrinkAndPerturb{1e-5}}},
       {"all-layers",
        {Conv2d{16, 3, 1, 1}, LeakyReLU{}, MaxPool2d{3, 2}, Conv2d{32, 3, 2}, Tanh{}, Flatten{}, Linear{10}},
        {3, 32, 32},
@@ -53,32 +63,50 @@ inline std::vector<Case> cases() {
   };
 }
 
-// Repeatable inputs and targets for `count` samples.
-struct Data {
-  std::vector<float> x, targets;
-  std::vector<int32_t> labels;
-  Samples samples;
-  Data(const Case& of, int64_t inputs, int64_t outputs, int64_t count)
-      : x(static_cast<std::size_t>(inputs * count)),
-        targets(static_cast<std::size_t>(outputs * count)),
-        labels(static_cast<std::size_t>(count)) {
-    uint32_t state = 1;
-    const auto next = [&state] { return static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1; };
-    for (float& v : x) v = next();
-    for (float& v : targets) v = next();
-    for (int32_t& v : labels) v = next() > 0;
-    samples.x = x.data();
-    samples.count = count;
-    (of.loss == "cross_entropy" ? static_cast<const void*>(samples.labels = labels.data()) : samples.targets = targets.data());
-  }
-};
-
-inline std::shared_ptr<Network> network(const Case& of, int runs) {
+inline std::shared_ptr<Network> network(const Case& of, int runs, const std::string& device = "cpu",
+                                        const std::string& precision = "float32") {
   NetworkOptions options;
   options.layers = of.layers;
   options.input_shape = of.input_shape;
   options.runs = runs;
+  options.device = device;
+  options.precision = precision;
   return std::make_shared<Network>(std::move(options));
 }
+
+// Repeatable inputs and targets for `count` samples, the same for all runs or for each its own. Images are uint8.
+struct Data {
+  std::vector<uint8_t> pixels;
+  std::vector<float> x, targets, scale, offset;
+  std::vector<int32_t> labels;
+  Samples samples;
+  Data(const Case& of, const Network& net, int64_t count, bool per_run = false) {
+    uint32_t state = 1;
+    const auto next = [&state] { return static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1; };
+    const auto fill = [&](auto& values, int64_t size, auto value) {
+      values.resize(static_cast<std::size_t>(size * count * (per_run ? net.runs() : 1)));
+      for (auto& v : values) v = value();
+    };
+    if (of.input_shape.size() == 3) {
+      fill(pixels, net.input_size(), [&] { return static_cast<uint8_t>(127.5f * (next() + 1)); });
+      scale.assign(static_cast<std::size_t>(net.input_channels()), 1 / 127.5f);
+      offset.assign(scale.size(), -1);
+      samples = {.x = pixels.data(), .type = InputType::uint8, .scale = scale.data(), .offset = offset.data()};
+    } else {
+      fill(x, net.input_size(), next);
+      samples.x = x.data();
+    }
+    samples.count = count;
+    samples.per_run = samples.targets_per_run = per_run;
+    if (of.loss == "cross_entropy") {
+      fill(labels, 1, [&] { return next() > 0; });
+      samples.labels = labels.data();
+    } else {
+      fill(targets, net.outputs(), next);
+      samples.targets = targets.data();
+    }
+  }
+  Data(const Data&) = delete;
+};
 
 }  // namespace klopf::micro

@@ -16,7 +16,7 @@ void register_steps() {
           const auto net = network(of, runs);
           Learner learner(net, of.loss, of.optimizer, of.rules);
           const int64_t steps = of.batch == 1 ? 200 : 2;
-          const Data data(of, net->input_size(), net->outputs(), of.batch * steps);
+          const Data data(of, *net, of.batch * steps);
           const RunOptions options{.batch_size = of.batch, .epochs = 1, .shuffle = true, .between = {}};
           learner.run(data.samples, options);
           for (auto _ : state) learner.run(data.samples, options);
