@@ -1,8 +1,8 @@
 """PyTorch on one device: one run of a case, or many side by side in one formulation.
 
 Many runs: the runs' images are channels of one image, convolutions have a group for each run, linear layers
-are batched products, and one SGD updates all weights. Compiled, and captured as a CUDA graph where there is a
-GPU.
+are batched products, and one SGD updates all weights. Eager, or compiled and captured as a CUDA graph where
+there is a GPU, with channels first or last.
 """
 
 from __future__ import annotations
@@ -54,11 +54,25 @@ class Runs(nn.Module):
         return x
 
 
-def step_of(case: Case, data: Data, runs: int, device: str, compiled: bool) -> Callable[[int], None]:
-    """A function that does so many training steps and waits for the last."""
-    net = Runs(case, data, runs).to(device)
+How = tuple[str, ...]  # of "compiled", "graph", "channels last"; none: eager
+
+
+def formulations(many: int) -> list[tuple[int, How]]:
+    """Numbers of runs and how, the most telling first."""
+    graph: How = ("compiled", "graph")
+    return [(1, ()), (many, graph), (many, ()), (many, (*graph, "channels last")), (1, graph)]
+
+
+def step_of(case: Case, data: Data, runs: int, device: str, how: How) -> Callable[[int], None]:
+    """A function that does so many training steps and waits for the last.
+
+    "graph" is for GPUs, and without effect elsewhere.
+    """
+    layout = torch.channels_last if "channels last" in how else torch.contiguous_format
+    net = Runs(case, data, runs).to(device, memory_format=layout)
     optimizer = torch.optim.SGD(net.parameters(), lr=case.step_size, momentum=case.momentum, foreach=True)
-    x = torch.from_numpy(np.tile(data["x"], (1, 1, runs, 1, 1))).to(device)
+    batches = torch.from_numpy(np.tile(data["x"], (1, 1, runs, 1, 1))).to(device)
+    x = [batch.contiguous(memory_format=layout) for batch in batches]
     y = torch.from_numpy(next(value for key, value in data.items() if key.endswith(".y"))).to(device)
 
     def forward_backward(x: torch.Tensor, y: torch.Tensor) -> None:
@@ -66,14 +80,16 @@ def step_of(case: Case, data: Data, runs: int, device: str, compiled: bool) -> C
         loss = functional.cross_entropy(out.flatten(0, 1), y.repeat(runs), reduction="sum") / case.batch
         loss.backward()
 
-    run: Any = torch.compile(forward_backward) if compiled else forward_backward
+    if "compiled" in how:
+        torch.compiler.reset()  # else it gives up after a number of versions of one function
+    run: Any = torch.compile(forward_backward) if "compiled" in how else forward_backward
 
     def one(x: torch.Tensor, y: torch.Tensor) -> None:
         run(x, y)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
 
-    if compiled and device.startswith("cuda"):
+    if "graph" in how and device.startswith("cuda"):
         one = _captured(one, x[0], y[0])
 
     def steps(count: int) -> None:
