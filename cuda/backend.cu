@@ -16,6 +16,7 @@ class CudaBackend final : public Backend {
   void name(const Type& op, const Play& play) override { cuda::name({device_->use(), tf32_}, op, play); }
   KLOPF_OPERATIONS(KLOPF_FORWARD)
 #undef KLOPF_FORWARD
+  std::string arithmetic() const override { return device_->name() + (tf32_ ? ", tf32" : ", float32"); }
   std::shared_ptr<Memory> memory() const override { return device_; }
   std::shared_ptr<Graph> record(const std::function<void()>& work) override { return std::make_shared<CapturedGraph>(device_, work); }
 
@@ -34,7 +35,6 @@ class CudaBackend final : public Backend {
 
 #if defined(KLOPF_CUDA_EMULATED)
 int device_count(std::string&) { return 1; }
-std::string describe() { return "emulated on the CPU, for tests"; }
 #else
 int device_count(std::string& why) {
   int count = 0;
@@ -54,17 +54,14 @@ int device_count(std::string& why) {
   return count;
 }
 
+#endif
+
 std::string describe() {
   std::string why, all;
   const int count = device_count(why);
-  for (int i = 0; i < count; ++i) {
-    cudaDeviceProp properties;
-    check(cudaGetDeviceProperties(&properties, i));
-    all += (i ? ", " : "") + std::string(properties.name);
-  }
+  for (int i = 0; i < count; ++i) all += (i ? ", " : "") + name_of_device(i);
   return all;
 }
-#endif
 
 std::shared_ptr<Backend> make_backend(int device, bool tf32) { return std::make_shared<CudaBackend>(device, tf32); }
 

@@ -23,6 +23,16 @@ struct Copied final : Fetched {
 
 }  // namespace
 
+#if defined(KLOPF_CUDA_EMULATED)
+std::string name_of_device(int) { return "emulated on the CPU, for tests"; }
+#else
+std::string name_of_device(int index) {
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, index));
+  return properties.name;
+}
+#endif
+
 Device::Device(int index) : index_(index) {
   check(cudaSetDevice(index_));
   check(cudaStreamCreate(&stream_));
@@ -84,6 +94,29 @@ void Device::to_host(void* to, uint64_t to_pitch, const char* from, uint64_t fro
   use();
   copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDeviceToHost);
   check(cudaStreamSynchronize(stream_));
+}
+
+void Device::copy_within(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
+  use();
+  copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDeviceToDevice);
+}
+
+void Device::wait() const { check(cudaStreamSynchronize(use())); }
+
+DlName Device::dlpack_name() const { return {dlpack_type, index_}; }
+
+void Device::let_follow(int64_t stream) const {
+  // As the exchange protocol has it: 1 is the default stream, 2 that of the calling thread, else a handle. The runtime's own handles
+  // of the first two have these very values.
+  const cudaStream_t follower = reinterpret_cast<cudaStream_t>(static_cast<intptr_t>(stream));
+  if (follower == stream_) return;
+  use();
+  cudaEvent_t played = nullptr;
+  check(cudaEventCreateWithFlags(&played, cudaEventDisableTiming));
+  cudaError_t status = cudaEventRecord(played, stream_);
+  if (status == cudaSuccess) status = cudaStreamWaitEvent(follower, played, 0);
+  static_cast<void>(cudaEventDestroy(played));  // the runtime keeps it as long as it is waited for
+  check(status);
 }
 
 std::shared_ptr<Fetched> Device::fetch_later(const char* from, uint64_t pitch, uint64_t width, uint64_t rows) {

@@ -1,10 +1,13 @@
 #pragma once
 #include <memory>
+#include <string>
 
 #include "klopf/layout.hpp"
 #include "pinned.hpp"
 
 namespace klopf::cuda {
+
+std::string name_of_device(int index);
 
 // A device's memory, and the stream in which everything on it is done, in order. Copies from the host go through pinned memory and
 // are not waited for.
@@ -14,6 +17,7 @@ class Device final : public Memory, public std::enable_shared_from_this<Device> 
   ~Device() override;
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
+  std::string name() const { return name_of_device(index_); }
   // Makes this device the calling thread's.
   cudaStream_t use() const;
 
@@ -22,6 +26,12 @@ class Device final : public Memory, public std::enable_shared_from_this<Device> 
   void to_device(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) override;
   void to_host(void* to, uint64_t to_pitch, const char* from, uint64_t from_pitch, uint64_t width, uint64_t rows) override;
   std::shared_ptr<Fetched> fetch_later(const char* from, uint64_t pitch, uint64_t width, uint64_t rows) override;
+  void copy_within(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) override;
+  void wait() const override;
+
+  DlName dlpack_name() const override;
+  int64_t stream() const override { return static_cast<int64_t>(reinterpret_cast<intptr_t>(stream_)); }
+  void let_follow(int64_t stream) const override;
 
  private:
   void copy(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows, cudaMemcpyKind kind) const;

@@ -37,6 +37,8 @@ inline const char* cudaGetErrorString(cudaError_t status) {
 
 namespace klopf::cuda {
 
+constexpr int dlpack_type = 1;  // where libraries exchange arrays, memory of the host
+
 // The threads of one block at a time. Contexts are made once for each thread number; after that they change by jumps, which cost no
 // system call.
 class Fibers {
@@ -180,6 +182,7 @@ inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaSuccess;
 }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }

@@ -9,6 +9,8 @@
 
 namespace klopf::cuda {
 
+constexpr int dlpack_type = 2;
+
 inline void check(cudaError_t status);
 
 template <class... Parameters, class... Arguments>

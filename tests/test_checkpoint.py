@@ -106,7 +106,11 @@ def test_a_failed_write_keeps_the_earlier_file(saved: Path) -> None:
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-def test_another_level_is_said(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("klopf.checkpoint.isa", lambda: "another")
-    with pytest.warns(UserWarning, match="goes on at another"):
+@pytest.mark.parametrize("before", ["instruction-set level another", "a GPU, tf32"])
+def test_another_level_or_device_is_said(saved: Path, before: str) -> None:
+    arrays, about = kl.checkpoint.read(saved)
+    kl.checkpoint.write(saved, arrays, {**about, "arithmetic": before})
+    now = small().net._arithmetic
+    hint = r" \(KLOPF_ISA=another would\)" if "level" in before and "level" in now else ""
+    with pytest.warns(UserWarning, match=rf"at {before} and goes on at {now}: .*bit for bit{hint}$"):
         kl.Learner.load(saved)

@@ -363,7 +363,7 @@ def test_two_processes_in_one_folder(
 def test_another_instruction_set_is_mentioned(half_done: tuple[Path, dict[str, object]]) -> None:
     out, _ = half_done
     arrays, about = kl.checkpoint.read(out / "checkpoint.safetensors")
-    kl.checkpoint.write(out / "checkpoint.safetensors", arrays, {**about, "isa": "another"})
+    kl.checkpoint.write(out / "checkpoint.safetensors", arrays, {**about, "arithmetic": "level another"})
     process = klopf("imagenet", "--resume", "out", cwd=out.parent)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 0

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <span>
 
+#include "dlpack.hpp"
 #include "learn/check.hpp"
 
 namespace klopf::bindings {
@@ -47,15 +48,15 @@ std::string tail_text(Tail tail) {
 }
 
 // Checks [B, tail...] or [R, B, tail...] and tells which.
-bool per_run(const char* where, const char* name, const py::array& a, Tail tail, int runs) {
-  const std::span shape(a.shape(), static_cast<std::size_t>(a.ndim()));
+bool per_run(const char* where, const char* name, const Shape& all, Tail tail, int runs) {
+  const std::span shape(all);
   const bool runs_axis = shape.size() == tail.size() + 2;
   const bool fits = (runs_axis || shape.size() == tail.size() + 1) &&
                     std::equal(tail.begin(), tail.end(), shape.last(tail.size()).begin()) && (!runs_axis || shape[0] == runs) &&
                     shape[runs_axis ? 1 : 0] > 0;
   if (!fits)
     throw Error(at(where) + name + " must have shape [" + tail_text(tail) + "] or [R=" + std::to_string(runs) + ", " + tail_text(tail) +
-                "] with B at least 1, got " + shape_text(a));
+                "] with B at least 1, got " + text(all));
   return runs_axis;
 }
 
@@ -110,18 +111,31 @@ std::string shape_text(const py::array& array) { return text(shape_of(array)); }
 Input read_samples(const char* where, const Network& network, const ArrayLike& x, const OptionalArrayLike& scale,
                    const OptionalArrayLike& offset) {
   Input in;
-  const py::array a = as_array(where, "x", x);
-  const bool floats = has_type<float>(a), bytes = !floats && has_type<uint8_t>(a);
-  if (!floats && !bytes && !has_type<double>(a)) throw Error(at(where) + "x must be float32, float64 or uint8, got " + dtype_text(a));
-  in.samples.per_run = per_run(where, "x", a, network.options().input_shape, network.runs());
-  in.samples.count = a.shape(in.samples.per_run ? 1 : 0);
-  if (bytes && (scale.is_none() || offset.is_none()))
-    throw Error(at(where) + "uint8 x needs scale and offset (float = x * scale + offset)");
-  const py::array values = bytes ? contiguous<uint8_t>(a) : contiguous<float>(a);
-  if (!bytes) expect_finite(where, "x", values);
-  in.samples.type = bytes ? InputType::uint8 : InputType::float32;
-  in.samples.x = values.data();
-  in.x = values;
+  const auto foreign = on_device(where, "x", x, network.backend().memory().get());
+  const auto read_shape = [&](const Shape& shape, bool bytes) {
+    in.samples.per_run = per_run(where, "x", shape, network.options().input_shape, network.runs());
+    in.samples.count = shape[in.samples.per_run ? 1 : 0];
+    in.samples.type = bytes ? InputType::uint8 : InputType::float32;
+    if (bytes && (scale.is_none() || offset.is_none()))
+      throw Error(at(where) + "uint8 x needs scale and offset (float = x * scale + offset)");
+  };
+  if (foreign) {
+    if (!foreign->has_type<float>() && !foreign->has_type<uint8_t>())
+      throw Error(at(where) + "x must be float32 or uint8 where it lies on a device, got " + std::string(py::str(foreign->type)));
+    read_shape(foreign->shape, foreign->has_type<uint8_t>());
+    in.samples.x = foreign->data;
+    in.samples.x_on_device = true;
+    in.x = foreign->held;
+  } else {
+    const py::array a = as_array(where, "x", x);
+    const bool floats = has_type<float>(a), bytes = !floats && has_type<uint8_t>(a);
+    if (!floats && !bytes && !has_type<double>(a)) throw Error(at(where) + "x must be float32, float64 or uint8, got " + dtype_text(a));
+    read_shape(shape_of(a), bytes);
+    const py::array values = bytes ? contiguous<uint8_t>(a) : contiguous<float>(a);
+    if (!bytes) expect_finite(where, "x", values);
+    in.samples.x = values.data();
+    in.x = values;
+  }
   if (!scale.is_none()) in.scale = channel_numbers(where, "scale", scale, network.input_channels()), in.samples.scale = in.scale.data();
   if (!offset.is_none())
     in.offset = channel_numbers(where, "offset", offset, network.input_channels()), in.samples.offset = in.offset.data();
@@ -129,12 +143,14 @@ Input read_samples(const char* where, const Network& network, const ArrayLike& x
 }
 
 void read_targets(const char* where, const Network& network, bool classification, const ArrayLike& y, Input& in) {
-  const py::array a = as_array(where, "y", y);
+  const std::shared_ptr<Memory> memory = network.backend().memory();
+  const auto foreign = on_device(where, "y", y, memory.get());
+  const py::array a = foreign ? foreign->to_host(*memory) : as_array(where, "y", y);
   const char kind = a.dtype().kind();
   const int64_t outputs = network.outputs();
   if (classification) {
     if (kind != 'i' && kind != 'u') throw Error(at(where) + "y must be integer class labels for cross_entropy, got " + dtype_text(a));
-    in.samples.targets_per_run = per_run(where, "y", a, {}, network.runs());
+    in.samples.targets_per_run = per_run(where, "y", shape_of(a), {}, network.runs());
     const py::array wide = contiguous<int64_t>(a);
     const std::span labels(static_cast<const int64_t*>(wide.data()), static_cast<std::size_t>(wide.size()));
     check_labels(where, labels.data(), wide.size(), outputs);
@@ -142,7 +158,7 @@ void read_targets(const char* where, const Network& network, bool classification
     in.samples.labels = in.labels.data();
   } else {
     if (kind != 'f') throw Error(at(where) + "y must be float32 or float64, got " + dtype_text(a));
-    in.samples.targets_per_run = per_run(where, "y", a, {&outputs, 1}, network.runs());
+    in.samples.targets_per_run = per_run(where, "y", shape_of(a), {&outputs, 1}, network.runs());
     const py::array values = contiguous<float>(a);
     expect_finite(where, "y", values);
     in.samples.targets = static_cast<const float*>(values.data());

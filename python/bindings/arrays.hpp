@@ -38,7 +38,7 @@ struct Input {
   std::vector<int32_t> labels;
   std::vector<float> scale, offset;
 };
-// x float32, float64 or uint8, [B, ...] or [R, B, ...]. Checks shape, type and that all is finite.
+// x float32, float64 or uint8, [B, ...] or [R, B, ...]. Checks shape, type and, on the host, that all is finite.
 Input read_samples(const char* where, const Network& network, const ArrayLike& x, const OptionalArrayLike& scale,
                    const OptionalArrayLike& offset);
 // y integers [B] or [R, B] for classification, else floats [B, O] or [R, B, O].

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "arrays.hpp"
+#include "dlpack.hpp"
 #include "module.hpp"
 
 namespace klopf::bindings {
@@ -111,7 +112,21 @@ py::array_t<float> forward(Learner& learner, const ArrayLike& x, const OptionalA
   return to_numpy(out, {learner.network().runs(), in.samples.count, learner.network().outputs()});
 }
 
+DeviceArray forward_on_device(Learner& learner, const ArrayLike& x, const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
+  const Input in = read_samples("learner.forward", learner.network(), x, scale, offset);
+  const py::gil_scoped_release release;
+  return learner.forward_on_device(in.samples);
+}
+
 void backward(Learner& learner, const ArrayLike& grad_y) {
+  if (const auto foreign = on_device("learner.backward", "grad_y", grad_y, learner.network().backend().memory().get())) {
+    const std::vector<py::ssize_t>& shape = foreign->shape;
+    if (!foreign->has_type<float>() || shape.size() != 3 || shape[0] != learner.network().runs() || shape[2] != learner.network().outputs())
+      throw Error("[learner.backward] grad_y must be float32 of shape [" + std::to_string(learner.network().runs()) + ", B, " +
+                  std::to_string(learner.network().outputs()) + "]");
+    const py::gil_scoped_release release;
+    return learner.backward(static_cast<const float*>(foreign->data), shape[1], true);
+  }
   const auto grad = py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(grad_y);
   const py::ssize_t runs = learner.network().runs(), outputs = learner.network().outputs();
   if (!grad) PyErr_Clear();
@@ -204,6 +219,8 @@ void bind_learner(py::module_& m) {
            "Loss and accuracy on x, y, as step() takes them; nothing learns.")
       .def("forward", &forward, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
            "Outputs [R, B, O]; activations are kept for backward().")
+      .def("forward_on_device", &forward_on_device, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
+           "The same, left in the memory of the network's device.")
       .def("backward", &backward, py::arg("grad_y"), "Gradients from dL/dy [R, B, O] of the last forward().")
       .def("apply", &apply, "Optimizer, then rules, from the gradients of backward(); the masks [R, U] of replaced units.")
       .def("gradients", &gradients, "Gradients of the last backward(), named and shaped like state_dict().")

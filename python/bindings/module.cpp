@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, m) {
   error.doc() = "A mistake of the caller, in one line.";
 
   bindings::bind_specs(m);
+  bindings::bind_device_array(m);
   bindings::bind_network(m);
   bindings::bind_learner(m);
 

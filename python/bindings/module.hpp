@@ -4,6 +4,7 @@
 namespace klopf::bindings {
 
 void bind_specs(pybind11::module_& m);
+void bind_device_array(pybind11::module_& m);
 void bind_network(pybind11::module_& m);
 void bind_learner(pybind11::module_& m);
 

@@ -37,6 +37,30 @@ py::array_t<float> infer(Network& net, const ArrayLike& x, const OptionalArrayLi
   return to_numpy(out, {net.runs(), in.samples.count, net.outputs()});
 }
 
+DeviceArray infer_on_device(Network& net, const ArrayLike& x, const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
+  const Input in = read_samples("network", net, x, scale, offset);
+  const py::gil_scoped_release release;
+  return net.infer_on_device(in.samples);
+}
+
+DeviceArray to_device(const Network& net, const ArrayLike& x) {
+  const std::shared_ptr<Memory> memory = net.backend().memory();
+  if (!memory) throw Error("[to_device] needs a device of its own, got \"cpu\"");
+  const py::array given = py::array::ensure(x);
+  if (!given) PyErr_Clear();
+  const bool bytes = given && given.dtype().is(py::dtype::of<uint8_t>());
+  if (!given || (!bytes && given.dtype().kind() != 'f'))
+    throw Error("[to_device] x must be an array of floats or uint8, got " + (given ? std::string(py::str(given.dtype())) : "no array"));
+  const py::array values = bytes ? py::array(py::array_t<uint8_t, py::array::c_style>(given))
+                                 : py::array(py::array_t<float, py::array::c_style | py::array::forcecast>(given));
+  const void* from = values.data();
+  const std::vector<int64_t> shape(values.shape(), values.shape() + values.ndim());
+  const py::gil_scoped_release release;
+  DeviceArray array(memory, bytes ? Type::uint8 : Type::float32, shape);
+  memory->to_device(array.data.get(), array.bytes(), from, array.bytes(), array.bytes(), 1);
+  return array;
+}
+
 std::shared_ptr<Network> make(std::vector<Layer> layers, std::vector<int64_t> input_shape, int runs,
                               const std::optional<std::vector<uint64_t>>& seeds, const std::string& init, const std::string& device,
                               const std::string& precision) {
@@ -113,10 +137,14 @@ void bind_network(py::module_& m) {
       .def_property_readonly(
           "precision", [](const Network& net) { return net.options().precision; }, "Of dense products.")
       .def_property_readonly(
-          "device", [](const Network& net) { return net.options().device; }, "As given.")
+          "device", [](const Network& net) { return net.options().device; }, "\"cpu\", \"cuda\", \"cuda:1\", ...")
       .def_property_readonly("outputs", &Network::outputs, "O")
       .def("__call__", &infer, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
            "Inference: x [B, ...] shared by all runs, or [R, B, ...] -> [R, B, O].")
+      .def("infer_on_device", &infer_on_device, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
+           "The same, left in the memory of the network's device.")
+      .def("to_device", &to_device, py::arg("x"), "A copy of x, float32 or uint8, in the memory of the network's device, for calls to come.")
+      .def_property_readonly("_arithmetic", [](const Network& net) { return net.backend().arithmetic(); })
       .def("activities", &activities, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none, activities_doc)
       .def("state_dict", &state_dict, "Parameters by name (\"0.weight\" [R, ...], PyTorch's shapes behind R), copied out.")
       .def("load_state_dict", &load_state_dict, py::arg("arrays"), load_state_dict_doc)

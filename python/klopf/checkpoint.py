@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klopf._core import Error, isa
+from klopf._core import Error
 from klopf.files import atomic_write, reason
 
 
@@ -71,11 +71,13 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, 
     return arrays, described
 
 
-def warn_of_other_level(path: str | PathLike[str], level: str) -> None:
-    """Says so when a checkpoint goes on at another instruction-set level than it was written at."""
-    if level != isa():
+def warn_of_other_arithmetic(path: str | PathLike[str], before: str, now: str) -> None:
+    """Says so when a checkpoint goes on at another instruction-set level, or on another device or precision,
+    than it was written at."""
+    if before != now:
+        hint = f" (KLOPF_ISA={before.split()[-1]} would)" if "level" in before and "level" in now else ""
         warnings.warn(
-            f"{path} was written at instruction-set level {level} and goes on at {isa()}: results will agree "
-            f"to rounding, not bit for bit (KLOPF_ISA={level} would)",
+            f"{path} was written at {before} and goes on at {now}: results will agree to rounding, "
+            f"not bit for bit{hint}",
             stacklevel=3,
         )

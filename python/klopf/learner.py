@@ -43,7 +43,7 @@ class Learner(_core.Learner):
         """
         settings = {
             "format": _FORMAT,
-            "isa": _core.isa(),
+            "arithmetic": self.net._arithmetic,
             "network": {
                 "layers": [_spec(layer) for layer in self.net.layers],
                 "input_shape": list(self.net.input_shape),
@@ -79,7 +79,6 @@ class Learner(_core.Learner):
         arrays, settings = checkpoint.read(path)
         if settings.get("format") != _FORMAT:
             raise _core.Error(f"[load] {path} is not a learner saved by klopf")
-        checkpoint.warn_of_other_level(path, settings["isa"])
         about = settings["network"]
         net = Network(
             [_from_spec(layer) for layer in about["layers"]],
@@ -98,9 +97,12 @@ class Learner(_core.Learner):
             rules=saved if rules is None else rules,
         )
         learner.load_state(arrays)
+        checkpoint.warn_of_other_arithmetic(path, settings["arithmetic"], net._arithmetic)
         return learner
 
 
 explain_arguments(
-    Learner, "learner", ("__init__", "step", "run", "evaluate", "forward", "backward", "load_state")
+    Learner,
+    "learner",
+    ("__init__", "step", "run", "evaluate", "forward", "forward_on_device", "backward", "load_state"),
 )

@@ -77,4 +77,8 @@ class Network(_core.Network):
         return [UnitGroup(self, index) for index in range(len(self._unit_groups()))]
 
 
-explain_arguments(Network, "network", ("__init__", "__call__", "activities", "load_state_dict", "reset"))
+explain_arguments(
+    Network,
+    "network",
+    ("__init__", "__call__", "infer_on_device", "to_device", "activities", "load_state_dict", "reset"),
+)

@@ -26,6 +26,9 @@ class Backend {
   KLOPF_OPERATIONS(KLOPF_DECLARE)
 #undef KLOPF_DECLARE
 
+  // What decides about the last bits of results: an instruction-set level, or a GPU and its precision.
+  virtual std::string arithmetic() const = 0;
+
   // Null: the host's memory, and a play is of one run. Else of all runs at once, whose blocks live there.
   virtual std::shared_ptr<Memory> memory() const { return nullptr; }
 
@@ -61,9 +64,10 @@ inline void play_program(Backend& backend, const Program& program, const Play& p
   for (const Operation& operation : program) std::visit([&](const auto& op) { call(backend, op, play); }, operation);
 }
 
-// Devices by name: "cpu", "cuda" (the same as "cuda:0"), "cuda:1", ...; "auto" is the first GPU, or the CPU. precision: of dense
-// products, "float32", or on GPUs "tf32". Throws Error.
+// Devices by name: "cpu", "cuda" (the same as "cuda:0"), "cuda:1", ...; precision: of dense products, "float32", or on GPUs "tf32".
+// Throws Error.
 std::shared_ptr<Backend> make_backend(const std::string& device, const std::string& precision);
+std::string resolve_device(const std::string& device);  // "auto": the first GPU, or the CPU
 std::vector<std::string> devices();
 std::string gpu_status();  // what was built, what can be used, and why not
 

@@ -96,6 +96,11 @@ class Fetched {
   virtual const char* wait() = 0;  // its rows, one behind the other
 };
 
+// A device's name where libraries exchange arrays (DLPack).
+struct DlName {
+  int32_t type, index;
+};
+
 // Memory of a device, which the host cannot read. Throws Error where there is not enough, or the device fails.
 class Memory {
  public:
@@ -107,6 +112,14 @@ class Memory {
   virtual void to_host(void* to, uint64_t to_pitch, const char* from, uint64_t from_pitch, uint64_t width, uint64_t rows) = 0;
   // As it is when all that was played before is done, without waiting for that.
   virtual std::shared_ptr<Fetched> fetch_later(const char* from, uint64_t pitch, uint64_t width, uint64_t rows) = 0;
+  // Within the device's memory, in the order of plays.
+  virtual void copy_within(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) = 0;
+  virtual void wait() const = 0;  // for all that was played
+
+  // For other libraries on the device: its name, the stream of plays, and that a stream of theirs wait for what was played.
+  virtual DlName dlpack_name() const = 0;
+  virtual int64_t stream() const = 0;
+  virtual void let_follow(int64_t stream) const = 0;
 };
 
 // One zeroed block of memory a run (or a thread), each aligned to a cache line. On a device they live there, and in the host's memory
@@ -166,6 +179,19 @@ class Blocks {
   int count_ = 0;
   enum class Newest { both, host, device };
   mutable Newest newest_ = Newest::both;
+};
+
+// Numbers in a device's memory, contiguous.
+struct DeviceArray {
+  std::shared_ptr<Memory> memory;
+  Type type;
+  std::vector<int64_t> shape;
+  std::shared_ptr<char> data;
+  DeviceArray(std::shared_ptr<Memory> memory, Type type, std::vector<int64_t> shape);
+  uint64_t bytes() const;
+  // Takes the rows of the first axis, from `first` of the second on, from blocks.
+  void take(const Blocks& blocks, Ref<float> ref, int64_t first, int64_t count);
+  void copy_to(void* host) const;
 };
 
 // Zeroes the arrays that a restart clears, in every run.

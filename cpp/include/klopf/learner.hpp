@@ -44,7 +44,8 @@ class Learner {
 
   // A loss of one's own. Activations and gradients of all runs are kept between the three calls.
   std::vector<float> forward(const Samples& samples);
-  void backward(const float* grad_output, int64_t count);  // [R, count, O]
+  DeviceArray forward_on_device(const Samples& samples);                           // the same, left on the network's device
+  void backward(const float* grad_output, int64_t count, bool on_device = false);  // [R, count, O]
   std::vector<std::vector<uint8_t>> apply();
   std::vector<Array> gradients() const;
 
@@ -91,7 +92,8 @@ class Learner {
   Later<StepResult> step_together(const Samples& samples);
   Later<History> run_together(const Samples& samples, const RunOptions& options);
   Later<Evaluation> evaluate_together(const Samples& samples);
-  std::vector<float> forward_together(const Samples& samples);
+  void begin_forward(const Samples& samples);
+  void forward_together(const Samples& samples);
 
   std::shared_ptr<Network> network_;
   LossKind loss_;

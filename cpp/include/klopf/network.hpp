@@ -62,6 +62,7 @@ struct Samples {
   InputType type = InputType::float32;
   int64_t count = 0;
   bool per_run = false;
+  bool x_on_device = false;                         // x lies in the memory of the network's device
   const float *scale = nullptr, *offset = nullptr;  // [C]
   const int32_t* labels = nullptr;
   const float* targets = nullptr;
@@ -88,6 +89,8 @@ class Network {
 
   // outputs [R, N, O]
   std::vector<float> infer(const Samples& samples);
+  // The same, left on the network's device.
+  DeviceArray infer_on_device(const Samples& samples);
   // of each group [R, N, U, positions]
   std::vector<std::vector<float>> activities(const Samples& samples);
 
@@ -130,6 +133,8 @@ class Network {
   template <class F>
   void for_plays(F work);
   void find_least_chunk();
+  template <class Visit>
+  void forward_together(const Tape& tape, uint64_t work_bytes, const Samples& samples, Visit visit);
   template <class Wanted, class Visit>
   void forward_all(const Samples& samples, Wanted wanted, Visit visit);
 

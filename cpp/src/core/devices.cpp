@@ -37,16 +37,21 @@ std::vector<std::string> devices() {
   return names;
 }
 
+std::string resolve_device(const std::string& device) {
+  std::string why;
+  return device != "auto" ? device : gpus(why) > 0 ? "cuda" : "cpu";
+}
+
 std::shared_ptr<Backend> make_backend(const std::string& device, const std::string& precision) {
   if (precision != "float32" && precision != "tf32")
     throw Error("[network] precision must be \"float32\" or \"tf32\", got \"" + precision + "\"");
   std::string why;
   const int count = device == "cpu" ? 0 : gpus(why);
-  if (device == "cpu" || (device == "auto" && count == 0)) {
+  if (device == "cpu") {
     if (precision != "float32") throw Error("[network] precision must be \"float32\" on the CPU, got \"" + precision + "\"");
     return make_cpu_backend();
   }
-  int index = device == "cuda" || device == "auto" ? 0 : -1;
+  int index = device == "cuda" ? 0 : -1;
   if (device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
       device.find_first_not_of("0123456789", 5) == std::string::npos)
     index = std::stoi(device.substr(5));

@@ -89,6 +89,24 @@ void Blocks::write(uint64_t offset, uint64_t width, const void* from) const {
   if (memory_) newest_ = Newest::host;
 }
 
+DeviceArray::DeviceArray(std::shared_ptr<Memory> memory_, Type type_, std::vector<int64_t> shape_)
+    : memory(std::move(memory_)),
+      type(type_),
+      shape(std::move(shape_)),
+      data(memory->allocate(bytes()), [held = memory](char* p) { held->release(p); }) {}
+
+uint64_t DeviceArray::bytes() const {
+  return static_cast<uint64_t>(std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>())) * size_of(type);
+}
+
+void DeviceArray::take(const Blocks& blocks, Ref<float> ref, int64_t first, int64_t count) {
+  const uint64_t rows = static_cast<uint64_t>(shape[0]), pitch = bytes() / rows, one = pitch / static_cast<uint64_t>(shape[1]);
+  memory->copy_within(data.get() + static_cast<uint64_t>(first) * one, pitch, blocks.to_play() + ref.offset, blocks.stride(),
+                      static_cast<uint64_t>(count) * one, rows);
+}
+
+void DeviceArray::copy_to(void* host) const { memory->to_host(host, bytes(), data.get(), bytes(), bytes(), 1); }
+
 void clear_for_restart(const Layout& layout, const Blocks& blocks) {
   blocks.on_host(true);
   for (const Slot& slot : layout.slots())

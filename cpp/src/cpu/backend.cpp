@@ -23,6 +23,8 @@ class CpuBackend final : public Backend {
   void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }
   void advance(const Advance& op, const Play& play) override { ++*play.at(op.step); }
 
+  std::string arithmetic() const override { return std::string("instruction-set level ") + cpu::level().name; }
+
   std::size_t scratch(const LinearForward& op, int) const override { return size(kernels_.linear_scratch(op.shape)); }
   std::size_t scratch(const ConvForward& op, int) const override { return size(kernels_.conv_scratch(op.shape)); }
   std::size_t scratch(const ConvReluPoolForward& op, int) const override { return size(kernels_.conv_relu_pool_scratch(op)); }

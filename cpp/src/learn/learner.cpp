@@ -206,13 +206,29 @@ void Learner::for_chunks(const Samples& samples, F work) {
   });
 }
 
-std::vector<float> Learner::forward(const Samples& samples) {
+void Learner::begin_forward(const Samples& samples) {
   check_samples("learner.forward", samples);
   prepare(run_work_, samples.count, network_->runs());
   stage_ = Stage::forward;
   forward_count_ = samples.count;
-  if (network_->together()) return forward_together(samples);
+}
+
+DeviceArray Learner::forward_on_device(const Samples& samples) {
+  if (!network_->together()) throw Error("[learner.forward] forward_on_device needs a device of its own, got \"cpu\"");
+  begin_forward(samples);
+  forward_together(samples);
+  DeviceArray out(network_->backend().memory(), Type::float32, {network_->runs(), samples.count, network_->outputs()});
+  out.take(run_work_, training_.tape.output, 0, samples.count);
+  return out;
+}
+
+std::vector<float> Learner::forward(const Samples& samples) {
+  begin_forward(samples);
   const int64_t outputs = network_->outputs();
+  if (network_->together()) {
+    forward_together(samples);
+    return run_work_.fetch(training_.tape.output, static_cast<std::size_t>(samples.count * outputs));
+  }
   std::vector<float> out(static_cast<std::size_t>(network_->runs() * samples.count * outputs));
   for_chunks(samples, [&](const Play& play, int run, int64_t first) {
     play_program(network_->backend(), training_.tape.forward, play);
@@ -222,7 +238,7 @@ std::vector<float> Learner::forward(const Samples& samples) {
   return out;
 }
 
-void Learner::backward(const float* grad_output, int64_t count) {
+void Learner::backward(const float* grad_output, int64_t count, bool on_device) {
   if (stage_ != Stage::forward) throw Error("[backward] needs a forward() before it");
   if (grad_output == nullptr) throw Error("[backward] grad must be given, got none");
   if (count != forward_count_)
@@ -233,8 +249,12 @@ void Learner::backward(const float* grad_output, int64_t count) {
   samples.count = count;
   stage_ = Stage::backward;
   if (network_->together()) {
-    run_work_.put(training_.tape.grad_output, grad_output, static_cast<std::size_t>(count * outputs));
     Play play = play_together(run_work_, training_);
+    const uint64_t width = static_cast<uint64_t>(count * outputs) * sizeof(float), runs = static_cast<uint64_t>(network_->runs());
+    char* to = reinterpret_cast<char*>(play.at(training_.tape.grad_output));
+    Memory& memory = *network_->backend().memory();
+    if (on_device) memory.copy_within(to, run_work_.stride(), grad_output, width, width, runs), memory.wait();
+    else memory.to_device(to, run_work_.stride(), grad_output, width, width, runs);
     play.batch = network_->batch(samples, 0, 0, count);
     return play_program(network_->backend(), training_.tape.backward, play);
   }

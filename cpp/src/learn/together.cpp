@@ -123,12 +123,11 @@ Later<Evaluation> Learner::evaluate_together(const Samples& samples) {
       });
 }
 
-std::vector<float> Learner::forward_together(const Samples& samples) {
+void Learner::forward_together(const Samples& samples) {
   Play play = play_together(run_work_, training_);
   play.batch = network_->batch(network_->stage(samples), 0, 0, samples.count);
   play_program(network_->backend(), training_.tape.forward, play);
   play_program(network_->backend(), training_.observe, play);
-  return run_work_.fetch(training_.tape.output, static_cast<std::size_t>(samples.count * network_->outputs()));
 }
 
 }  // namespace klopf

@@ -9,11 +9,16 @@
 
 namespace klopf {
 
-Network::Network(NetworkOptions options) : options_(std::move(options)), backend_(make_backend(options_.device, options_.precision)) {
+Network::Network(NetworkOptions options) : options_(std::move(options)) {
+  options_.device = resolve_device(options_.device);
+  backend_ = make_backend(options_.device, options_.precision);
   const auto& shape = options_.input_shape;
   if ((shape.size() != 1 && shape.size() != 3) || std::any_of(shape.begin(), shape.end(), [](int64_t n) { return n < 1 || n > 1 << 24; }))
     throw Error("[network] input_shape must be (inputs,) or (channels, height, width), each at least 1");
   if (options_.runs < 1) throw Error("[network] runs must be at least 1, got " + std::to_string(options_.runs));
+  constexpr int most_together = 65535;  // a grid's third dimension
+  if (together() && options_.runs > most_together)
+    throw Error("[network] runs must be at most " + std::to_string(most_together) + " on a GPU, got " + std::to_string(options_.runs));
   if (options_.seeds.empty())
     for (int r = 0; r < options_.runs; ++r) options_.seeds.push_back(static_cast<uint64_t>(r));
   if (options_.seeds.size() != static_cast<std::size_t>(options_.runs))
@@ -140,7 +145,12 @@ Samples Network::stage(const Samples& samples) {
     if (!p) return;
     const uint64_t bytes = static_cast<uint64_t>(count * size);
     if (to.stride() < bytes) to = Blocks(1, bytes, backend_->memory(), false);
-    backend_->memory()->to_device(to.to_play(), bytes, p, bytes, bytes, 1);
+    if (&to == staged_ && samples.x_on_device) {
+      backend_->memory()->copy_within(to.to_play(), bytes, p, bytes, bytes, 1);
+      backend_->memory()->wait();
+    } else {
+      backend_->memory()->to_device(to.to_play(), bytes, p, bytes, bytes, 1);
+    }
     p = reinterpret_cast<std::remove_reference_t<decltype(p)>>(to.to_play());
   };
   const int64_t in_all = samples.count * (samples.per_run ? runs() : 1), judged = samples.count * (samples.targets_per_run ? runs() : 1);
@@ -176,6 +186,20 @@ Chunks Network::most_chunks(int64_t batch) const {
           static_cast<int>(std::min(batch, std::max(2 * least_chunk_ - 1, (batch + chunks_limit - 1) / chunks_limit)))};
 }
 
+// Plays the forward pass for all samples, a chunk at a time: visit(workspaces, first sample, samples) after each.
+template <class Visit>
+void Network::forward_together(const Tape& tape, uint64_t work_bytes, const Samples& samples, Visit visit) {
+  const Samples staged = stage(samples);
+  const Blocks workspaces(runs(), work_bytes, backend_->memory(), false);
+  Play play = this->play(workspaces);
+  for (int64_t first = 0; first < samples.count; first += tape.capacity) {
+    const int64_t count = std::min<int64_t>(tape.capacity, samples.count - first);
+    play.batch = batch(staged, 0, first, count);
+    play_program(*backend_, tape.forward, play);
+    visit(workspaces, first, count);
+  }
+}
+
 // Plays the forward pass for all samples of all runs, a chunk at a time. wanted(tape): arrays and their numbers a sample;
 // visit(index of the array, run, first sample, samples, numbers) after each chunk.
 template <class Wanted, class Visit>
@@ -185,21 +209,14 @@ void Network::forward_all(const Samples& samples, Wanted wanted, Visit visit) {
   const std::vector<std::pair<Ref<float>, int64_t>> arrays = wanted(tape);
   const int64_t chunks = (samples.count + tape.capacity - 1) / tape.capacity, items = runs() * chunks;
   const auto count = [&](int64_t first) { return std::min<int64_t>(tape.capacity, samples.count - first); };
-  if (together()) {
-    const Samples staged = stage(samples);
-    const Blocks workspaces(runs(), work.bytes(), backend_->memory(), false);
-    Play play = this->play(workspaces);
-    for (int64_t first = 0; first < samples.count; first += tape.capacity) {
-      play.batch = batch(staged, 0, first, count(first));
-      play_program(*backend_, tape.forward, play);
+  if (together())
+    return forward_together(tape, work.bytes(), samples, [&](const Blocks& workspaces, int64_t first, int64_t count) {
       for (std::size_t k = 0; k < arrays.size(); ++k) {
-        const int64_t size = count(first) * arrays[k].second;
+        const int64_t size = count * arrays[k].second;
         const std::vector<float> values = workspaces.fetch(arrays[k].first, static_cast<std::size_t>(size));
-        for (int run = 0; run < runs(); ++run) visit(k, run, first, count(first), values.data() + run * size);
+        for (int run = 0; run < runs(); ++run) visit(k, run, first, count, values.data() + run * size);
       }
-    }
-    return;
-  }
+    });
   const Blocks workspaces(static_cast<int>(std::min<int64_t>(get_threads(), items)), work.bytes());
   parallel_for(items, workspaces.count(), [&](int64_t item, int thread) {
     const int run = static_cast<int>(item / chunks);
@@ -222,6 +239,17 @@ std::vector<float> Network::infer(const Samples& samples) {
         std::copy_n(values, count * outputs(), out.begin() + (run * samples.count + first) * outputs());
       });
   return out;
+}
+
+DeviceArray Network::infer_on_device(const Samples& samples) {
+  check_samples("network", samples);
+  if (!together()) throw Error("[network] infer_on_device needs a device of its own, got \"cpu\"");
+  WorkLayout work;
+  const Tape tape = record(work, static_cast<int>(std::min<int64_t>(samples.count, 64)), false);
+  DeviceArray all(backend_->memory(), Type::float32, {runs(), samples.count, outputs()});
+  forward_together(tape, work.bytes(), samples,
+                   [&](const Blocks& workspaces, int64_t first, int64_t count) { all.take(workspaces, tape.output, first, count); });
+  return all;
 }
 
 std::vector<std::vector<float>> Network::activities(const Samples& samples) {

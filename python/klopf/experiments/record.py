@@ -50,10 +50,13 @@ class Record:
             for name, array in learner.state().items():
                 arrays[f"line{index}/{name}"] = array
         position = {name: getattr(self, name) for name in _POSITION}
-        checkpoint.write(path, arrays, {**position, "isa": kl.isa(), "version": kl.__version__})
+        checkpoint.write(
+            path, arrays, {**position, "arithmetic": _arithmetic(learners), "version": kl.__version__}
+        )
 
     def load(self, path: Path, learners: Sequence[kl.Learner]) -> None:
-        """Go back to what `save` wrote, with a warning where that was at another instruction-set level.
+        """Go back to what `save` wrote, with a warning where that was at another instruction-set
+        level or on another device.
 
         Raises kl.Error where the file is damaged or belongs to another experiment.
         """
@@ -63,7 +66,7 @@ class Record:
             self.rows = list(arrays.get("rows", ()))
             for name in _POSITION:
                 setattr(self, name, int(meta[name]))
-            level = str(meta["isa"])
+            before = str(meta["arithmetic"])
         except (KeyError, ValueError, TypeError) as error:
             raise kl.Error(f"{path} is not the checkpoint of an experiment: {error} is missing") from error
         for index, learner in enumerate(learners):
@@ -71,4 +74,8 @@ class Record:
             learner.load_state(
                 {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
             )
-        checkpoint.warn_of_other_level(path, level)
+        checkpoint.warn_of_other_arithmetic(path, before, _arithmetic(learners))
+
+
+def _arithmetic(learners: Sequence[kl.Learner]) -> str:
+    return learners[0].net._arithmetic if learners else ""
