@@ -35,8 +35,8 @@ struct Exported {
   DlManaged managed;
 };
 
-py::capsule to_dlpack(const DeviceArray& array, const py::object& stream, const py::object& max_version, const py::object& dl_device,
-                      const py::object& copy) {
+py::object to_dlpack(const DeviceArray& array, const py::object& stream, const py::object& max_version, const py::object& dl_device,
+                     const py::object& copy) {
   static_cast<void>(max_version);  // what a caller understands includes this version
   const DlName at = array.memory->dlpack_name();
   if (!dl_device.is_none() && py::cast<std::pair<int, int>>(dl_device) != std::pair<int, int>{at.type, at.index})
@@ -64,7 +64,7 @@ py::capsule to_dlpack(const DeviceArray& array, const py::object& stream, const 
     delete exported;
     throw py::error_already_set();
   }
-  return py::reinterpret_steal<py::capsule>(capsule);
+  return py::reinterpret_steal<py::object>(capsule);
 }
 
 AnyArray to_host(const DeviceArray& array) {
@@ -114,7 +114,8 @@ py::array Foreign::to_host(Memory& memory) const {
 void bind_device_array(py::module_& m) {
   const auto none = py::none();
   py::class_<DeviceArray>(m, "DeviceArray", doc)
-      .def_property_readonly("shape", [](const DeviceArray& array) { return py::tuple(py::cast(array.shape)); })
+      .def_property_readonly(
+          "shape", [](const DeviceArray& array) { return py::typing::Tuple<py::int_, py::ellipsis>(py::tuple(py::cast(array.shape))); })
       .def("numpy", &to_host, "A copy in the host's memory.")
       .def(
           "__array__",

@@ -143,7 +143,8 @@ void bind_network(py::module_& m) {
            "Inference: x [B, ...] shared by all runs, or [R, B, ...] -> [R, B, O].")
       .def("infer_on_device", &infer_on_device, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
            "The same, left in the memory of the network's device.")
-      .def("to_device", &to_device, py::arg("x"), "A copy of x, float32 or uint8, in the memory of the network's device, for calls to come.")
+      .def("to_device", &to_device, py::arg("x"),
+           "A copy of x, float32 or uint8, in the memory of the network's device, for calls to come.")
       .def_property_readonly("_arithmetic", [](const Network& net) { return net.backend().arithmetic(); })
       .def("activities", &activities, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none, activities_doc)
       .def("state_dict", &state_dict, "Parameters by name (\"0.weight\" [R, ...], PyTorch's shapes behind R), copied out.")

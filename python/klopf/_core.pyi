@@ -17,6 +17,7 @@ __all__: list[str] = [
     "Adam",
     "ContinualBackprop",
     "Conv2d",
+    "DeviceArray",
     "Error",
     "Evaluation",
     "Flatten",
@@ -417,6 +418,27 @@ class ContinualBackprop:
         eta of the running utility and mean activity, in [0, 1)
         """
 
+class DeviceArray:
+    """
+    An array in the memory of a device, for other libraries there: torch.from_dlpack(array).
+    """
+    def __array__(self, dtype: typing.Any = None, copy: typing.Any = None) -> typing.Any: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: typing.Any = None,
+        max_version: typing.Any = None,
+        dl_device: typing.Any = None,
+        copy: typing.Any = None,
+    ) -> typing.Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def numpy(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        A copy in the host's memory.
+        """
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
 class Network:
     """
     R independent sequential networks of one architecture.
@@ -475,6 +497,15 @@ class Network:
         Returns:
             one array [R, B, U], or [R, B, U, H, W] of filters, for each group
         """
+    def infer_on_device(
+        self,
+        x: numpy.typing.ArrayLike,
+        scale: numpy.typing.ArrayLike | None = None,
+        offset: numpy.typing.ArrayLike | None = None,
+    ) -> DeviceArray:
+        """
+        The same, left in the memory of the network's device.
+        """
     def load_state_dict(self, arrays: dict[str, numpy.typing.NDArray[typing.Any]]) -> None:
         """
         Copies parameters in, in place; a live learner keeps its optimizer, unit and random state.
@@ -496,10 +527,16 @@ class Network:
         """
         Parameters by name ("0.weight" [R, ...], PyTorch's shapes behind R), copied out.
         """
+    def to_device(self, x: numpy.typing.ArrayLike) -> DeviceArray:
+        """
+        A copy of x, float32 or uint8, in the memory of the network's device, for calls to come.
+        """
+    @property
+    def _arithmetic(self) -> str: ...
     @property
     def device(self) -> str:
         """
-        As given.
+        "cpu", "cuda", "cuda:1", ...
         """
     @property
     def init(self) -> str:
@@ -634,6 +671,15 @@ class Learner:
     ) -> numpy.typing.NDArray[numpy.float32]:
         """
         Outputs [R, B, O]; activations are kept for backward().
+        """
+    def forward_on_device(
+        self,
+        x: numpy.typing.ArrayLike,
+        scale: numpy.typing.ArrayLike | None = None,
+        offset: numpy.typing.ArrayLike | None = None,
+    ) -> DeviceArray:
+        """
+        The same, left in the memory of the network's device.
         """
     def gradients(self) -> dict[str, numpy.typing.NDArray[typing.Any]]:
         """
