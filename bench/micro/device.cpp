@@ -14,39 +14,27 @@ namespace {
 
 constexpr int samples = 5;
 
-// Several learners alike, in turns, so that what one leaves in the device's cache is gone when it comes again.
-class Copies {
- public:
-  Copies(const Case& of, int count, int runs, const std::string& device, const std::string& precision) {
-    for (int i = 0; i < count; ++i) all_.push_back(std::make_unique<Opened>(of, runs, device, precision));
+// Seconds of what work(copy) does: the median of samples that take a share of `seconds` each, many rounds over all copies and one wait;
+// a round is one graph on devices that have them.
+template <class F>
+double time(Opened& opened, double seconds, F work) {
+  const auto round = [&] {
+    for (int copy = 0; copy < opened.copies(); ++copy) work(copy);
+  };
+  round();
+  const std::shared_ptr<Graph> graph = opened.record(round);
+  std::vector<double> found;
+  for (int64_t rounds = 1; found.size() < samples;) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t i = 0; i < rounds; ++i) graph ? graph->play() : round();
+    opened.wait();
+    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (took * samples >= seconds || !found.empty()) found.push_back(took / static_cast<double>(rounds * opened.copies()));
+    else rounds = std::max(2 * rounds, static_cast<int64_t>(1.2 * seconds / samples / took * static_cast<double>(rounds)));
   }
-  Opened& first() const { return *all_.front(); }
-  void step() const {
-    for (const auto& one : all_) one->play_step();
-  }
-  bool all_alive() const {
-    return std::all_of(all_.begin(), all_.end(), [](const auto& one) { return one->all_alive(); });
-  }
-  // Seconds of what work(learner) does: the median of samples that take a share of `seconds` each, many plays and one wait.
-  template <class F>
-  double time(double seconds, F work) {
-    std::vector<double> found;
-    for (int64_t plays = 1; found.size() < samples;) {
-      const auto start = std::chrono::steady_clock::now();
-      for (int64_t i = 0; i < plays; ++i) work(*all_[next_++ % all_.size()]);
-      for (const auto& one : all_) one->wait();
-      const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      if (took * samples >= seconds || !found.empty()) found.push_back(took / static_cast<double>(plays));
-      else plays = std::max(2 * plays, static_cast<int64_t>(1.2 * seconds / samples / took * static_cast<double>(plays)));
-    }
-    std::nth_element(found.begin(), found.begin() + samples / 2, found.end());
-    return found[samples / 2];
-  }
-
- private:
-  std::vector<std::unique_ptr<Opened>> all_;
-  std::size_t next_ = 0;
-};
+  std::nth_element(found.begin(), found.begin() + samples / 2, found.end());
+  return found[samples / 2];
+}
 
 int main(int count, char** words) {
   if (count != 7) throw Error("expected NETWORK RUNS DEVICE PRECISION SECONDS COPIES");
@@ -58,20 +46,20 @@ int main(int count, char** words) {
   if (of == known.end()) throw Error("no network is called " + wanted);
   if (runs < 1 || copies < 1) throw Error("RUNS and COPIES must be at least 1");
 
-  Copies all(*of, copies, runs, device, precision);
-  const Program& program = all.first().program();
+  Opened opened(*of, runs, device, precision, copies);
+  const Program& program = opened.program();
   std::printf("{\"network\": \"%s\", \"runs\": %d, \"batch\": %d, \"device\": \"%s\", \"precision\": \"%s\", \"copies\": %d,\n", words[1],
-              runs, of->batch, words[3], words[4], copies);
-  std::printf(" \"step\": %.4g,\n \"operations\": [", all.time(seconds, [](Opened& one) { one.play_step(); }));
+              runs, of->batch, words[3], words[4], opened.copies());
+  std::printf(" \"step\": %.4g,\n \"operations\": [", time(opened, seconds, [&](int copy) { opened.play_step(copy); }));
   for (std::size_t i = 0; i < program.size(); ++i) {
-    all.step();  // memory as a step leaves it
-    const double took = all.time(seconds, [i](Opened& one) { one.play(one.program()[i]); });
-    const Cost each = std::visit([&](const auto& op) { return cost(op, all.first().batch()); }, program[i]);
+    for (int copy = 0; copy < opened.copies(); ++copy) opened.play_step(copy);  // memory as a step leaves it
+    const double took = time(opened, seconds, [&](int copy) { opened.play(program[i], copy); });
+    const Cost each = std::visit([&](const auto& op) { return cost(op, opened.batch()); }, program[i]);
     const char* what = std::visit([](const auto& op) { return name(op); }, program[i]);
     std::printf("%s\n  {\"number\": %zu, \"name\": \"%s\", \"seconds\": %.4g, \"flop\": %.6g, \"bytes\": %.6g}", i ? "," : "", i, what,
                 took, runs * each.flop, runs * each.bytes);
   }
-  if (!all.all_alive()) throw Error("a run diverged");
+  if (!opened.all_alive()) throw Error("a run diverged");
   std::printf("]}\n");
   return 0;
 }

@@ -4,7 +4,7 @@
 
 namespace klopf::micro {
 
-Opened::Opened(const Case& of, int runs, const std::string& device, const std::string& precision)
+Opened::Opened(const Case& of, int runs, const std::string& device, const std::string& precision, int copies)
     : net_(network(of, runs, device, precision)), data_(of, *net_, of.batch, runs > 1) {
   WorkLayout memory;
   const Tape tape = net_->record(memory, of.batch, true);
@@ -49,6 +49,12 @@ Opened::Opened(const Case& of, int runs, const std::string& device, const std::s
     for (const auto space : {space_network, space_learner}) play.base[space] += play.stride[space];
   }
   for (int i = 0; i < 3; ++i) play_step();
+  for (int copy = 1; where && copy < copies; ++copy)
+    for (int space = 0; space < spaces; ++space) {
+      copies_.emplace_back(runs, play.stride[space], where, false);
+      const uint64_t bytes = play.stride[space] * static_cast<uint64_t>(runs);
+      where->copy_within(copies_.back().to_play(), bytes, plays_.front().base[space], bytes, bytes, 1);
+    }
 }
 
 bool Opened::all_alive() const {
