@@ -22,7 +22,7 @@ python3 -m klopf info
 echo "== tests"
 status=0
 timeout 150 python3 -m pytest -q -p no:cacheprovider -k cuda tests/test_devices.py tests/test_device_arrays.py tests/test_gradients.py tests/test_losses.py tests/test_optimizers.py \
-  tests/test_replacement.py tests/test_reference.py tests/test_invariance.py tests/test_trajectories.py tests/test_units.py 2>&1 | tee "$out/tests.txt" || status=1
+  tests/test_replacement.py tests/test_reference.py tests/test_invariance.py tests/test_trajectories.py tests/test_units.py tests/test_resume.py 2>&1 | tee "$out/tests.txt" || status=1
 
 echo "== benchmark"
 limit=$((total - SECONDS - sanitizer))

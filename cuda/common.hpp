@@ -12,6 +12,12 @@ constexpr int block_threads = 256;
 
 inline unsigned blocks_for(int64_t count, int64_t each = block_threads) { return static_cast<unsigned>((count + each - 1) / each); }
 
+// Places in a batch's arrays of one run are numbers of 32 bits.
+inline void expect_32_bits(int64_t count) {
+  if (count > INT32_MAX)
+    throw Error("[cuda] a layer must have less than 2147483648 inputs, outputs and weights a batch; smaller batches have less");
+}
+
 __device__ inline int64_t thread_index() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline bool learns(const Play& play, int run) {
   const int32_t* active = play.at(play.active, run);

@@ -232,13 +232,10 @@ struct InputProduct {
   __device__ void store(int m, int n, const float* sum, int, int) const { grad_input[static_cast<int64_t>(m) * s.channels + n] = *sum; }
 };
 
-// Places in arrays of one run are numbers of 32 bits.
 void check_size(const ConvShape& s, int64_t samples) {
-  const int64_t in = static_cast<int64_t>(s.channels) * s.height * s.width,
-                out = static_cast<int64_t>(s.outputs) * s.out_height * s.out_width;
-  const int64_t weights = static_cast<int64_t>(s.outputs) * fan_in(s);
-  if (samples * in > INT32_MAX || samples * out > INT32_MAX || weights > INT32_MAX)
-    throw Error("[cuda] a layer must have less than 2147483648 inputs, outputs and weights a batch; smaller batches have less");
+  expect_32_bits(samples * s.channels * s.height * s.width);
+  expect_32_bits(samples * s.outputs * s.out_height * s.out_width);
+  expect_32_bits(static_cast<int64_t>(s.outputs) * s.channels * s.kernel_height * s.kernel_width);
 }
 
 int64_t gradients_of(const ConvShape& s) { return static_cast<int64_t>(s.outputs) * (fan_in(s) + 1); }

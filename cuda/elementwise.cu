@@ -1,5 +1,6 @@
 // Loading a batch, activations, losses.
 #include "common.hpp"
+#include "divider.hpp"
 #include "kernels.hpp"
 #include "rules/activations.hpp"
 #include "rules/losses.hpp"
@@ -7,11 +8,15 @@
 namespace klopf::cuda {
 
 void load_batch(const Queue& queue, const LoadBatch& op, const Play& play) {
-  const int64_t pixels = static_cast<int64_t>(op.height) * op.width, size = pixels * op.channels;
-  for_each(queue, play, size * play.batch.count, [op, play, pixels, size] __device__(int run, int64_t i) {
+  const int64_t size = static_cast<int64_t>(op.height) * op.width * op.channels, count = size * play.batch.count;
+  expect_32_bits(count);
+  const int pixels = op.height * op.width;
+  const Divider by_channels(op.channels), by_pixels(pixels);
+  for_each(queue, play, count, [op, play, size, pixels, by_channels, by_pixels] __device__(int run, int64_t at_output) {
     const Batch& batch = play.batch;
-    const int c = static_cast<int>(i % op.channels);
-    const int64_t at = sample_at(play, run, static_cast<int>(i / size)) * size + c * pixels + i / op.channels % pixels;
+    const int i = static_cast<int>(at_output), pixel = by_channels.quotient(i), c = by_channels.remainder(i, pixel);
+    const int place = by_pixels.quotient(pixel);
+    const int64_t at = sample_at(play, run, place) * size + c * pixels + by_pixels.remainder(pixel, place);
     const char* x = static_cast<const char*>(batch.x) + run * batch.x_run;
     float value = batch.type == InputType::uint8 ? static_cast<float>(reinterpret_cast<const uint8_t*>(x)[at])
                                                  : reinterpret_cast<const float*>(x)[at];
