@@ -12,8 +12,11 @@ constexpr int least_major = 8;  // compute capability that this is built for
 class CudaBackend final : public Backend {
  public:
   CudaBackend(int index, bool tf32) : device_(std::make_shared<Device>(index)), tf32_(tf32) {}
-#define KLOPF_FORWARD(Type, name) \
-  void name(const Type& op, const Play& play) override { cuda::name({device_->use(), tf32_}, op, play); }
+#define KLOPF_FORWARD(Type, name)                        \
+  void name(const Type& op, const Play& play) override { \
+    const OnDevice now = device_->use();                 \
+    cuda::name({now.stream, tf32_}, op, play);           \
+  }
   KLOPF_OPERATIONS(KLOPF_FORWARD)
 #undef KLOPF_FORWARD
   std::string arithmetic() const override { return device_->name() + (tf32_ ? ", tf32" : ", float32"); }

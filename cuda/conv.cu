@@ -24,8 +24,10 @@ struct alignas(16) Pixel {
 // The input at a tap of an output; zero outside of the image.
 __device__ inline float patch(const ConvShape& s, const float* input, const Pixel& pixel, const Tap& tap) {
   const int y = pixel.y + tap.y, x = pixel.x + tap.x;
-  const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
-  return inside ? input[pixel.offset + tap.offset] : 0.0f;
+  const bool inside =
+      static_cast<unsigned>(y) < static_cast<unsigned>(s.height) && static_cast<unsigned>(x) < static_cast<unsigned>(s.width);
+  const float value = input[inside ? pixel.offset + tap.offset : 0];  // no branch around a load
+  return inside ? value : 0.0f;
 }
 
 // From numbers to places: an output's number m = (b, window, pixel of the window), a tap's k = (ky, kx, c). Outputs outside of all
@@ -67,7 +69,7 @@ struct ForwardProduct {
   using ADepth = Tap;
   using ColumnPlace = int64_t;
   using BDepth = int;
-  static constexpr bool a_along_k = true, b_along_k = true;
+  static constexpr bool a_along_k = true, b_along_k = true, stores_along_rows = false;
   const Outputs& in;
   int count;
   const float *input, *weight, *bias;
@@ -112,7 +114,10 @@ struct ForwardProduct {
 struct Gradient {
   const float* values;
   const uint8_t* position;
-  __device__ float operator()(int at, int in_window) const { return position && position[at] != in_window ? 0.0f : values[at]; }
+  __device__ float operator()(int at, int in_window) const {
+    const float value = values[at];
+    return position && position[at] != in_window ? 0.0f : value;
+  }
 };
 
 // Rows are taps, columns are filters, and the sum is over all outputs. A last row of ones gives the gradient of the biases.
@@ -125,7 +130,7 @@ struct WeightProduct {
   using ADepth = Pixel;
   using ColumnPlace = int;
   using BDepth = Place;
-  static constexpr bool a_along_k = false, b_along_k = false;
+  static constexpr bool a_along_k = false, b_along_k = false, stores_along_rows = true;
   const Outputs& in;
   int count;
   const float* input;
@@ -158,7 +163,7 @@ struct WeightProduct {
   }
   __device__ void store(int m, int n, const float* sum, int, int part) const {
     if (gridDim.y == 1) put(m, n, *sum);
-    else parts[(static_cast<int64_t>(part) * rows() + m) * columns() + n] = *sum;
+    else parts[(static_cast<int64_t>(part) * columns() + n) * rows() + m] = *sum;
   }
 };
 
@@ -168,7 +173,7 @@ __global__ void add_parts_kernel(Backward op, Play play, Outputs indices, int pa
   if (i >= size) return;
   float sum = 0;
   for (int part = 0; part < parts; ++part) sum += p.parts[part * size + i];
-  p.put(static_cast<int>(i / p.columns()), static_cast<int>(i % p.columns()), sum);
+  p.put(static_cast<int>(i % p.rows()), static_cast<int>(i / p.rows()), sum);
 }
 
 // Of an input pixel m, over the taps and filters k = (ky, kx, o) that read it.
@@ -190,7 +195,7 @@ struct InputProduct {
   using ADepth = Filter;
   using ColumnPlace = int;
   using BDepth = int;
-  static constexpr bool a_along_k = true, b_along_k = false;
+  static constexpr bool a_along_k = true, b_along_k = false, stores_along_rows = false;
   const Indices& in;
   const ConvShape& s;
   int count;
@@ -219,14 +224,19 @@ struct InputProduct {
   __device__ int column(int n) const { return n; }
   __device__ int b_depth(int k) const { return a_depth(k).weights; }
   __device__ float a(const Pixel& pixel, const Filter& filter) const {
-    const int down = pixel.y - filter.y, right = pixel.x - filter.x;
-    if (down < 0 || right < 0) return 0;
-    const int y = in.by_stride.quotient(down), x = in.by_stride.quotient(right);
-    if (in.by_stride.remainder(down, y) || in.by_stride.remainder(right, x)) return 0;
+    int y = pixel.y - filter.y, x = pixel.x - filter.x;
+    bool reads = y >= 0 && x >= 0;
+    if (s.stride > 1) {
+      const int down = in.by_stride.quotient(y), right = in.by_stride.quotient(x);
+      reads = reads && in.by_stride.remainder(y, down) == 0 && in.by_stride.remainder(x, right) == 0;
+      y = down;
+      x = right;
+    }
     const int py = in.out.by_window.quotient(y), px = in.out.by_window.quotient(x);
-    if (py >= in.out.pooled_height || px >= in.out.pooled_width) return 0;
+    reads = reads && py < in.out.pooled_height && px < in.out.pooled_width;
     const int in_window = in.out.by_window.remainder(y, py) * in.out.window + in.out.by_window.remainder(x, px);
-    return grad_output(((pixel.offset + py) * in.out.pooled_width + px) * s.outputs + filter.o, in_window);
+    const float grad = grad_output(reads ? ((pixel.offset + py) * in.out.pooled_width + px) * s.outputs + filter.o : 0, in_window);
+    return reads ? grad : 0.0f;
   }
   __device__ float b(int channel, int weights) const { return weight[weights + channel]; }
   __device__ void store(int m, int n, const float* sum, int, int) const { grad_input[static_cast<int64_t>(m) * s.channels + n] = *sum; }

@@ -1,5 +1,7 @@
 #include <string.h>
 
+#include <exception>
+
 #include "device.hpp"
 
 namespace klopf::cuda {
@@ -11,7 +13,6 @@ struct Pending final : Fetched {
   std::shared_ptr<const Device> device;  // outlives its copies
   std::shared_ptr<Pinned::Piece> piece;
   const char* wait() override {
-    device->use();
     check(cudaEventSynchronize(piece->done));
     return piece->data;
   }
@@ -33,24 +34,50 @@ std::string name_of_device(int index) {
 }
 #endif
 
+thread_local const Device* Device::captures_ = nullptr;
+thread_local cudaStream_t Device::capture_ = nullptr;
+
 Device::Device(int index) : index_(index) {
-  check(cudaSetDevice(index_));
+  const OnDevice now(index_, nullptr);
   check(cudaStreamCreate(&stream_));
 }
 
 Device::~Device() {
-  static_cast<void>(cudaSetDevice(index_));
+  static_cast<void>(cudaStreamSynchronize(stream_));
   static_cast<void>(cudaStreamDestroy(stream_));
 }
 
-cudaStream_t Device::use() const {
-  check(cudaSetDevice(index_));
-  return stream_;
+cudaGraph_t Device::capture(const std::function<void()>& work) const {
+  const OnDevice now = use();
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  cudaGraph_t graph = nullptr;
+  cudaError_t status = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  std::exception_ptr error;
+  if (status == cudaSuccess) {
+    captures_ = this;
+    capture_ = stream;
+    try {
+      work();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    captures_ = nullptr;
+    status = cudaStreamEndCapture(stream, &graph);
+  }
+  static_cast<void>(cudaStreamDestroy(stream));
+  if (error || status != cudaSuccess) {
+    if (graph) static_cast<void>(cudaGraphDestroy(graph));
+    static_cast<void>(cudaGetLastError());
+    if (error) std::rethrow_exception(error);
+  }
+  check(status);
+  return graph;
 }
 
 char* Device::allocate(uint64_t bytes) {
   void* p = nullptr;
-  use();
+  const OnDevice now = use();
   const cudaError_t status = cudaMalloc(&p, bytes);
   if (status == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
@@ -58,16 +85,14 @@ char* Device::allocate(uint64_t bytes) {
                 " MiB more are needed; fewer runs or smaller batches take less");
   }
   check(status);
-  const cudaError_t cleared = cudaMemsetAsync(p, 0, bytes, stream_);
+  const cudaError_t cleared = cudaMemsetAsync(p, 0, bytes, now.stream);
   if (cleared != cudaSuccess) release(static_cast<char*>(p));
   check(cleared);
   return static_cast<char*>(p);
 }
 
-void Device::release(char* p) {
-  static_cast<void>(cudaSetDevice(index_));
-  static_cast<void>(cudaFree(p));
-}
+// Waits for the device. What other streams read, too, may be freed by nothing that does not.
+void Device::release(char* p) { static_cast<void>(cudaFree(p)); }
 
 void Device::copy(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows,
                   cudaMemcpyKind kind) const {
@@ -79,8 +104,8 @@ void Device::copy(void* to, uint64_t to_pitch, const void* from, uint64_t from_p
 }
 
 void Device::to_device(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
-  use();
-  const auto piece = width * rows <= Pinned::largest ? pinned_->take(width * rows) : nullptr;
+  const OnDevice now = use();
+  const auto piece = pinned_->take(width * rows);
   if (!piece) {
     copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyHostToDevice);
     return check(cudaStreamSynchronize(stream_));
@@ -91,17 +116,17 @@ void Device::to_device(char* to, uint64_t to_pitch, const void* from, uint64_t f
 }
 
 void Device::to_host(void* to, uint64_t to_pitch, const char* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
-  use();
+  const OnDevice now = use();
   copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDeviceToHost);
   check(cudaStreamSynchronize(stream_));
 }
 
 void Device::copy_within(char* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
-  use();
+  const OnDevice now = use();
   copy(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDeviceToDevice);
 }
 
-void Device::wait() const { check(cudaStreamSynchronize(use())); }
+void Device::wait() const { check(cudaStreamSynchronize(stream_)); }
 
 DlName Device::dlpack_name() const { return {dlpack_type, index_}; }
 
@@ -110,7 +135,7 @@ void Device::let_follow(int64_t stream) const {
   // of the first two have these very values.
   const cudaStream_t follower = reinterpret_cast<cudaStream_t>(static_cast<intptr_t>(stream));
   if (follower == stream_) return;
-  use();
+  const OnDevice now = use();
   cudaEvent_t played = nullptr;
   check(cudaEventCreateWithFlags(&played, cudaEventDisableTiming));
   cudaError_t status = cudaEventRecord(played, stream_);
@@ -120,8 +145,8 @@ void Device::let_follow(int64_t stream) const {
 }
 
 std::shared_ptr<Fetched> Device::fetch_later(const char* from, uint64_t pitch, uint64_t width, uint64_t rows) {
-  use();
-  if (auto piece = width * rows <= Pinned::largest ? pinned_->take(width * rows) : nullptr) {
+  const OnDevice now = use();
+  if (auto piece = pinned_->take(width * rows)) {
     copy(piece->data, width, from, pitch, width, rows, cudaMemcpyDeviceToHost);
     check(cudaEventRecord(piece->done, stream_));
     auto pending = std::make_shared<Pending>();

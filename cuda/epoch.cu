@@ -11,7 +11,7 @@ constexpr int64_t block_size = 2048;  // of what is sorted in shared memory
 constexpr int sort_threads = 512;
 
 __device__ void order_pair(uint64_t* keys, int64_t j, int64_t pair, int64_t first, int64_t k) {
-  const int64_t i = 2 * j * (pair / j) + pair % j;
+  const int64_t within = pair & (j - 1), i = 2 * (pair - within) + within;
   const bool ascending = ((first + i) & k) == 0;
   const uint64_t a = keys[i], b = keys[i + j];
   if ((a > b) != ascending) return;

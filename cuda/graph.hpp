@@ -4,22 +4,12 @@
 
 namespace klopf::cuda {
 
-// What was captured from a stream, to be launched as one.
+// Captured launches, to be launched as one.
 class CapturedGraph final : public Graph {
  public:
   CapturedGraph(std::shared_ptr<const Device> device, const std::function<void()>& work) : device_(std::move(device)) {
-    const cudaStream_t stream = device_->use();
-    cudaGraph_t graph = nullptr;
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    try {
-      work();
-    } catch (...) {
-      static_cast<void>(cudaStreamEndCapture(stream, &graph));
-      if (graph) static_cast<void>(cudaGraphDestroy(graph));
-      static_cast<void>(cudaGetLastError());
-      throw;
-    }
-    check(cudaStreamEndCapture(stream, &graph));
+    const cudaGraph_t graph = device_->capture(work);
+    const OnDevice now = device_->use();
     const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
     static_cast<void>(cudaGraphDestroy(graph));
     check(status);
@@ -27,7 +17,10 @@ class CapturedGraph final : public Graph {
   ~CapturedGraph() override { static_cast<void>(cudaGraphExecDestroy(executable_)); }
   CapturedGraph(const CapturedGraph&) = delete;
   CapturedGraph& operator=(const CapturedGraph&) = delete;
-  void play() override { check(cudaGraphLaunch(executable_, device_->use())); }
+  void play() override {
+    const OnDevice now = device_->use();
+    check(cudaGraphLaunch(executable_, now.stream));
+  }
 
  private:
   std::shared_ptr<const Device> device_;

@@ -1,4 +1,6 @@
 #pragma once
+#include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -7,8 +9,8 @@
 
 namespace klopf::cuda {
 
-// Memory of the host that a device copies from and to by itself, while the host goes on. A piece is used again when it was given back
-// and the last copy is done.
+// Memory of the host that a device copies from and to by itself, while the host goes on. Pieces come in powers of two; one is used
+// again when it was given back and its last copy is done.
 class Pinned : public std::enable_shared_from_this<Pinned> {
  public:
   struct Piece {
@@ -16,60 +18,64 @@ class Pinned : public std::enable_shared_from_this<Pinned> {
     uint64_t bytes;
     cudaEvent_t done;
   };
-  // Pages that are pinned are lost to others: what is larger is copied while the host waits.
-  static constexpr uint64_t largest = uint64_t{1} << 28;
 
   ~Pinned() {
-    for (const Piece& piece : free_) {
-      static_cast<void>(cudaEventDestroy(piece.done));
-      static_cast<void>(cudaFreeHost(piece.data));
-    }
+    for (const auto& [bytes, pieces] : free_)
+      for (const Piece& piece : pieces) static_cast<void>(cudaEventDestroy(piece.done));
+    for (char* data : allocated_) static_cast<void>(cudaFreeHost(data));
   }
-  // Null where there is no such memory.
+  // Null where it is too much to be taken from others, as pinned pages are: then a copy has to be waited for.
   std::shared_ptr<Piece> take(uint64_t bytes) {
+    uint64_t size = least;
+    while (size < bytes) size *= 2;
+    if (size > most / 2) return nullptr;
     const std::lock_guard lock(mutex_);
-    const auto held = [self = shared_from_this()](Piece piece) {
-      return std::shared_ptr<Piece>(new Piece(piece), [self](Piece* p) {
-        const std::lock_guard again(self->mutex_);
-        self->free_.push_back(*p);
-        delete p;
-      });
-    };
-    auto busy = free_.end();
-    for (auto i = free_.begin(); i != free_.end(); ++i) {
-      if (i->bytes < bytes || i->bytes / 4 > bytes + least) continue;
-      if (cudaEventQuery(i->done) != cudaSuccess) {
-        static_cast<void>(cudaGetLastError());
-        if (busy == free_.end()) busy = i;
-        continue;
-      }
-      const Piece piece = *i;
-      free_.erase(i);
-      return held(piece);
+    std::deque<Piece>& pieces = free_[size];
+    if (pieces.empty() || !is_done(pieces.front())) {
+      const bool grown = pieces.size() < most_ahead && grow(size, pieces);
+      if (pieces.empty()) return nullptr;
+      if (!grown) check(cudaEventSynchronize(pieces.front().done));  // the device is far behind
     }
-    if (total_ + bytes > most && busy != free_.end()) {  // the device is far behind
-      const Piece piece = *busy;
-      free_.erase(busy);
-      check(cudaEventSynchronize(piece.done));
-      return held(piece);
-    }
-    Piece piece{nullptr, least, nullptr};
-    while (piece.bytes < bytes) piece.bytes *= 2;
-    void* data = nullptr;
-    if (cudaMallocHost(&data, piece.bytes) != cudaSuccess) {
-      static_cast<void>(cudaGetLastError());
-      return nullptr;
-    }
-    piece.data = static_cast<char*>(data);
-    check(cudaEventCreateWithFlags(&piece.done, cudaEventDisableTiming));
-    total_ += piece.bytes;
-    return held(piece);
+    const Piece piece = pieces.front();
+    pieces.pop_front();
+    return {new Piece(piece), [self = shared_from_this()](Piece* p) {
+              const std::lock_guard again(self->mutex_);
+              self->free_[p->bytes].push_back(*p);
+              delete p;
+            }};
   }
 
  private:
-  static constexpr uint64_t least = 1 << 12, most = uint64_t{1} << 29;
+  static constexpr uint64_t least = 1 << 10, slab = 1 << 16, most = uint64_t{1} << 29;
+  static constexpr std::size_t most_ahead = 64;  // pieces of a size whose copies are not done
+
+  static bool is_done(const Piece& piece) {
+    if (cudaEventQuery(piece.done) == cudaSuccess) return true;
+    static_cast<void>(cudaGetLastError());
+    return false;
+  }
+  // New pieces, at the head of the list; small ones many at a time, as pages are what is pinned.
+  bool grow(uint64_t size, std::deque<Piece>& pieces) {
+    const uint64_t bytes = size < slab ? slab : size;
+    if (total_ + bytes > most) return false;
+    void* data = nullptr;
+    if (cudaMallocHost(&data, bytes) != cudaSuccess) {
+      static_cast<void>(cudaGetLastError());
+      return false;
+    }
+    allocated_.push_back(static_cast<char*>(data));
+    total_ += bytes;
+    for (uint64_t at = 0; at < bytes; at += size) {
+      cudaEvent_t done = nullptr;
+      check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming));
+      pieces.push_front({static_cast<char*>(data) + at, size, done});
+    }
+    return true;
+  }
+
   std::mutex mutex_;
-  std::vector<Piece> free_;
+  std::map<uint64_t, std::deque<Piece>> free_;  // by size; behind new ones the longest free first
+  std::vector<char*> allocated_;
   uint64_t total_ = 0;
 };
 

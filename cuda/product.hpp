@@ -13,16 +13,16 @@
 //   ADepth a_depth(k); BDepth b_depth(k);             and to k
 //   float a(RowPlace, ADepth), b(ColumnPlace, BDepth);
 //   void store(int g, int n, const float* sums, int distance, int part);   sums of the group's rows
-//   static constexpr bool a_along_k, b_along_k;       in which direction neighbours in memory lie
+//   static constexpr bool a_along_k, b_along_k, stores_along_rows;    in which direction neighbours in memory lie
 namespace klopf::cuda {
 
-constexpr int tile_depth = 16, padding = 8;  // padding: rows of shared memory begin in different banks
+constexpr int tile_depth = 16;
 
 // What a thread moves of the slices [tile_depth, side] of one factor.
-template <int side, bool along_k, class Place>
+template <class Sums, int side, bool along_k, class Place>
 struct Mover {
   static constexpr int count = side * tile_depth / block_threads, places = along_k ? count : 1;
-  static constexpr int row = side + padding;
+  static constexpr int row = side + Sums::padding;
   Place place[places];
   float value[count];
   __device__ static int place_of(int i) {
@@ -39,7 +39,6 @@ struct Mover {
 #pragma unroll
     for (int i = 0; i < count; ++i) value[i] = depth_of(i) < left ? at(place[along_k ? i : 0], depth[depth_of(i)]) : 0.0f;
   }
-  template <class Sums>
   __device__ void store(float* slice) const {
 #pragma unroll
     for (int i = 0; i < count; ++i) slice[depth_of(i) * row + place_of(i)] = Sums::rounded(value[i]);
@@ -50,6 +49,7 @@ struct Mover {
 template <int tile_rows, int tile_columns>
 struct Sums {
   static constexpr int high = tile_rows / 16, wide = tile_columns / 16;
+  static constexpr int padding = 4;  // of rows in shared memory, so that they begin in different banks
   float at[high][wide] = {};
   int row = static_cast<int>(threadIdx.x) / 16 * high, column = static_cast<int>(threadIdx.x) % 16 * wide;
   __device__ static float rounded(float x) { return x; }
@@ -78,6 +78,7 @@ struct Sums {
 // The same by the tensor cores, from factors rounded to TF32: of eight warps, four beside two.
 template <int tile_rows, int tile_columns>
 struct TensorSums {
+  static constexpr int padding = 8;  // as a fragment's threads read it
   static constexpr int side = 16, depth = 8, high = tile_rows / 4 / side, wide = tile_columns / 2 / side;
   nvcuda::wmma::fragment<nvcuda::wmma::accumulator, side, side, depth, float> sum[high][wide];
   int row = static_cast<int>(threadIdx.x) / 32 % 4 * (tile_rows / 4), column = static_cast<int>(threadIdx.x) / 128 * (tile_columns / 2);
@@ -117,8 +118,9 @@ struct TensorSums {
 
 template <class Product, template <int, int> class TileSums, int tile_rows, int tile_columns, class Op>
 __global__ void __launch_bounds__(block_threads, 2) product_kernel(Op op, Play play, typename Product::Indices indices, int part_length) {
-  using A = Mover<tile_rows, Product::a_along_k, typename Product::RowPlace>;
-  using B = Mover<tile_columns, Product::b_along_k, typename Product::ColumnPlace>;
+  using Sum = TileSums<tile_rows, tile_columns>;
+  using A = Mover<Sum, tile_rows, Product::a_along_k, typename Product::RowPlace>;
+  using B = Mover<Sum, tile_columns, Product::b_along_k, typename Product::ColumnPlace>;
   constexpr int slices = tile_depth * (A::row + B::row), tile = tile_rows * B::row;
   __shared__ __align__(32) float memory[2 * slices > tile ? 2 * slices : tile];
   // What k adds to addresses, of two slices: computed once for all threads.
@@ -149,11 +151,10 @@ __global__ void __launch_bounds__(block_threads, 2) product_kernel(Op op, Play p
     a.load(a_depth[slice & 1], left, [&](const auto& place, const auto& depth) { return p.a(place, depth); });
     b.load(b_depth[slice & 1], left, [&](const auto& place, const auto& depth) { return p.b(place, depth); });
   };
-  using Sum = TileSums<tile_rows, tile_columns>;
   const auto store = [&](int slice) {
     float* to_slices = memory + (slice & 1) * slices;
-    a.template store<Sum>(to_slices);
-    b.template store<Sum>(to_slices + tile_depth * A::row);
+    a.store(to_slices);
+    b.store(to_slices + tile_depth * A::row);
   };
 
   Sum sums;
@@ -175,7 +176,8 @@ __global__ void __launch_bounds__(block_threads, 2) product_kernel(Op op, Play p
   sums.write(memory);
   __syncthreads();
   for (int i = thread; i < groups * tile_columns; i += block_threads) {
-    const int g = i / tile_columns, n = i % tile_columns;
+    const int g = Product::stores_along_rows ? i % groups : i / tile_columns,
+              n = Product::stores_along_rows ? i / groups : i % tile_columns;
     if (g0 + g < p.rows() / p.group() && n0 + n < p.columns())
       p.store(g0 + g, n0 + n, memory + g * p.group() * B::row + n, B::row, static_cast<int>(blockIdx.y));
   }

@@ -129,8 +129,10 @@ __global__ void unit_utility_kernel(UnitUtility op, Play play, int parts) {
       };
       // outgoing weights [outputs, kept, taps, units]
       const float* outgoing = play.at(g.outgoing, run) + static_cast<int64_t>(k) * taps * g.units + u;
-      const float magnitude = sum_over(0, static_cast<int64_t>(g.outputs) * taps,
-                                       [&](int64_t row) { return fabsf(outgoing[(row / taps * g.taps + row % taps) * g.units]); });
+      const float magnitude = sum_over(0, static_cast<int64_t>(g.outputs) * taps, [&](int64_t i) {
+        const int row = static_cast<int>(i), o = row / taps;
+        return fabsf(outgoing[(static_cast<int64_t>(o) * g.taps + row - o * taps) * g.units]);
+      });
       const float active = mean_of(play.at(op.sums.magnitude, run));
       last += active * per_kept;
       signals.contribution += active * magnitude * per_kept;

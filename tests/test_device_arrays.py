@@ -33,6 +33,19 @@ class Foreign:
         return self.array.__dlpack_device__()
 
 
+class Pinned:
+    """What PyTorch's pinned tensors say: memory of the host, of a kind of its own."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        return self.array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (3, 0)
+
+
 def foreign(array: NDArray[Any]) -> Any:
     if not ON_GPU:
         return Foreign(array)
@@ -70,6 +83,7 @@ def test_in_and_out(device: str) -> None:
         np.testing.assert_allclose(b.loss, a.loss, **close)
     np.testing.assert_allclose(there.net(x), here.net(x), **close)
     # What the network gave, back into it.
+    np.testing.assert_array_equal(there.net(Pinned(x)), there.net(x))
     stays = there.net.to_device(x)
     np.testing.assert_array_equal(there.net(stays), there.net(x))
     np.testing.assert_array_equal(read(there.net.to_device(x.astype(np.uint8))), x.astype(np.uint8))

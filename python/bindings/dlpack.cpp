@@ -28,7 +28,7 @@ struct DlManaged {
 };
 constexpr uint8_t unsigned_code = 1, float_code = 2;
 constexpr const char* kinds = "iuf";  // of the codes 0, 1 and 2
-constexpr int32_t on_host = 1;
+constexpr int32_t on_host = 1, pinned_on_host = 3;
 
 struct Exported {
   DeviceArray array;
@@ -83,7 +83,7 @@ std::optional<Foreign> on_device(const char* where, const char* name, const py::
   if (!memory || py::isinstance<py::array>(value) || !py::hasattr(value, "__dlpack_device__")) return {};
   const auto at = py::cast<std::pair<int, int>>(value.attr("__dlpack_device__")());
   const DlName own = memory->dlpack_name();
-  if (at.first != own.type && at.first == on_host) return {};
+  if (at.first != own.type && (at.first == on_host || at.first == pinned_on_host)) return {};
   const std::string start = "[" + std::string(where) + "] " + name;
   if (at.first != own.type || at.second != own.index) throw Error(start + " must be on the network's device, or on the host");
   const py::object given =

@@ -137,7 +137,14 @@ void backward(Learner& learner, const ArrayLike& grad_y) {
   learner.backward(grad.data(), grad.shape(1));
 }
 
-MaskList apply(Learner& learner) { return masks(learner.apply(), learner.network().runs()); }
+MaskList apply(Learner& learner) {
+  std::vector<std::vector<uint8_t>> replaced;
+  {
+    const py::gil_scoped_release release;
+    replaced = learner.apply();
+  }
+  return masks(replaced, learner.network().runs());
+}
 
 ArrayDict gradients(const Learner& learner) { return to_dict(learner.gradients()); }
 

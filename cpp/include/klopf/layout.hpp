@@ -155,6 +155,10 @@ class Blocks {
           return out;
         });
   }
+  // Bytes [from, to) of every block.
+  Later<std::vector<char>> region_later(uint64_t from, uint64_t to) const {
+    return fetch_later(Ref<char>{0, from}, static_cast<std::size_t>(to - from));
+  }
   template <class T>
   void put(Ref<T> ref, const T* values, std::size_t n) const {
     write(ref.offset, n * sizeof(T), values);

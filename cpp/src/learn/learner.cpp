@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -73,15 +74,21 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
 // So many workspaces, each for a batch of so many samples.
 void Learner::prepare(Blocks& work, int64_t batch, int workspaces) {
   const Chunks most = network_->together() ? Chunks{1, static_cast<int>(batch)} : network_->most_chunks(batch);
-  if (most.size > training_.tape.capacity) record(most.size);
+  const int before = training_.tape.capacity;
+  if (most.size > before) record(most.size);
   if (most.count > most_chunks_) {
     most_chunks_ = most.count;
     thread_work_ = {};
     run_work_ = {};
     stage_ = Stage::none;
   }
-  if (work.count() < workspaces * most_chunks_)
+  if (work.count() >= workspaces * most_chunks_) return;
+  try {
     work = Blocks(workspaces * most_chunks_, training_.work_bytes, network_->backend().memory(), false);
+  } catch (...) {  // too much memory: smaller batches may still fit
+    if (most.size > before && before > 0) record(before);
+    throw;
+  }
 }
 
 bool Learner::share_runs(int64_t batch) const { return get_threads() > network_->runs() && network_->chunks(batch).count > 1; }
@@ -305,32 +312,23 @@ std::vector<Array> Learner::gradients() const {
 // What was replaced at the last step; nothing in runs that no longer learn.
 Later<std::vector<std::vector<uint8_t>>> Learner::replaced() const {
   using Masks = std::vector<std::vector<uint8_t>>;
-  const auto only_alive = [](Masks masks, const std::vector<int32_t>& alive) {
-    for (std::vector<uint8_t>& mask : masks)
-      for (std::size_t r = 0, units = mask.size() / alive.size(); r < alive.size(); ++r)
-        if (!alive[r]) std::fill_n(mask.begin() + static_cast<int64_t>(units * r), units, uint8_t{0});
-    return masks;
+  const std::size_t runs = static_cast<std::size_t>(network_->runs());
+  Masks masks;
+  masks.reserve(network_->units().size());
+  for (const Units& g : network_->units()) masks.emplace_back(static_cast<std::size_t>(g.units) * runs);
+  if (replaced_.empty()) return masks;
+  // The masks and what lies between them, in one copy.
+  const uint64_t first = replaced_.front().offset, last = replaced_.back().offset + static_cast<uint64_t>(network_->units().back().units);
+  const auto read = [first, last, runs, places = replaced_](Masks all, const std::vector<char>& bytes, const std::vector<int32_t>& alive) {
+    for (std::size_t k = 0; k < all.size(); ++k)
+      for (std::size_t r = 0, units = all[k].size() / runs; r < runs; ++r)
+        if (alive[r]) std::memcpy(all[k].data() + units * r, bytes.data() + (last - first) * r + places[k].offset - first, units);
+    return all;
   };
-  const auto each = [&](auto& all, auto fetch) {
-    all.reserve(network_->units().size());
-    for (std::size_t k = 0; k < network_->units().size(); ++k) {
-      const std::size_t units = static_cast<std::size_t>(network_->units()[k].units);
-      if (replaced_.empty()) all.push_back(std::vector<uint8_t>(units * static_cast<std::size_t>(network_->runs())));
-      else all.push_back(fetch(replaced_[k], units));
-    }
-  };
-  if (!network_->together()) {
-    Masks masks;
-    each(masks, [&](Ref<uint8_t> mask, std::size_t units) { return blocks_.fetch(mask, units); });
-    return only_alive(std::move(masks), blocks_.fetch(alive_));
-  }
-  std::vector<Later<std::vector<uint8_t>>> later;
-  each(later, [&](Ref<uint8_t> mask, std::size_t units) { return blocks_.fetch_later(mask, units); });
-  return Later<Masks>([only_alive, later, alive = blocks_.fetch_later(alive_)]() mutable {
-    Masks masks;
-    for (auto& mask : later) masks.push_back(std::move(mask.get()));
-    return only_alive(std::move(masks), alive.get());
-  });
+  auto bytes = blocks_.region_later(first, last);
+  auto alive = blocks_.fetch_later(alive_);
+  if (!network_->together()) return read(std::move(masks), bytes.get(), alive.get());
+  return Later<Masks>([=]() mutable { return read(masks, bytes.get(), alive.get()); });
 }
 
 void Learner::restart() {

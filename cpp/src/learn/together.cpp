@@ -1,6 +1,7 @@
 // For devices that play all runs at once: the host only says what comes next, and runs that no longer learn are left out by a mask.
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <limits>
 
 #include "klopf/learner.hpp"
@@ -54,15 +55,23 @@ Later<StepResult> Learner::step_together(const Samples& samples) {
   Play play = play_together(thread_work_, training_);
   play.batch = network_->batch(network_->stage(samples), 0, 0, samples.count);
   learn_together(play);
-  return Later<StepResult>([classifies = classification(), count = static_cast<double>(samples.count),
-                            loss = thread_work_.fetch_later(training_.loss), correct = thread_work_.fetch_later(training_.correct),
-                            replaced = replaced()]() mutable {
-    StepResult result;
-    result.loss = std::move(loss.get());
-    for (const int32_t n : correct.get()) result.accuracy.push_back(classifies && n >= 0 ? n / count : nan_value);
-    result.replaced = std::move(replaced.get());
-    return result;
-  });
+  // Loss and count of the correct lie side by side: one copy.
+  const uint64_t width = training_.correct.offset + sizeof(int32_t) - training_.loss.offset;
+  auto bytes = thread_work_.region_later(training_.loss.offset, training_.loss.offset + width);
+  return Later<StepResult>(
+      [width, bytes, classifies = classification(), total = static_cast<double>(samples.count), replaced = replaced()]() mutable {
+        StepResult result;
+        for (const char* run = bytes.get().data(); run < bytes.get().data() + bytes.get().size(); run += width) {
+          double loss;
+          int32_t correct;
+          std::memcpy(&loss, run, sizeof loss);
+          std::memcpy(&correct, run + width - sizeof correct, sizeof correct);
+          result.loss.push_back(loss);
+          result.accuracy.push_back(classifies && correct >= 0 ? correct / total : nan_value);
+        }
+        result.replaced = replaced.get();
+        return result;
+      });
 }
 
 Later<History> Learner::run_together(const Samples& samples, const RunOptions& options) {
@@ -97,7 +106,7 @@ Later<History> Learner::run_together(const Samples& samples, const RunOptions& o
   const std::size_t each = static_cast<std::size_t>(epochs);
   return Later<History>(
       [loss = epoch_work_.fetch_later(epoch.end.loss, each), accuracy = epoch_work_.fetch_later(epoch.end.accuracy, each)]() mutable {
-        return History{std::move(loss.get()), std::move(accuracy.get())};
+        return History{loss.get(), accuracy.get()};
       });
 }
 
@@ -119,7 +128,7 @@ Later<Evaluation> Learner::evaluate_together(const Samples& samples) {
   backend.end_epoch(epoch.end, play);
   return Later<Evaluation>(
       [loss = epoch_work_.fetch_later(epoch.end.loss), accuracy = epoch_work_.fetch_later(epoch.end.accuracy)]() mutable {
-        return Evaluation{std::move(loss.get()), std::move(accuracy.get())};
+        return Evaluation{loss.get(), accuracy.get()};
       });
 }
 
