@@ -1,0 +1,16 @@
+"""What the environments stand on, or one line that says what is missing."""
+
+from klopf._core import Error
+
+try:
+    import gymnasium
+    import imageio
+    import mujoco
+    from mujoco.batch import Batch, SimulationError
+except ImportError as error:
+    raise Error(
+        f"[envs] MuJoCo environments need gymnasium, imageio and mujoco of at least 4.0 ({error}): "
+        'pip install "gymnasium[mujoco]" "mujoco>=4.0", with Python 3.11 or later'
+    ) from None
+
+__all__ = ["Batch", "SimulationError", "gymnasium", "imageio", "mujoco"]
