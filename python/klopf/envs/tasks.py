@@ -53,15 +53,17 @@ class Task:
         return np.clip(bodies.qvel, -10, 10)
 
     def rewards(self, bodies: Bodies, x_velocity: Array, actions: NDArray[Any]) -> Rewards:
-        """The parts of the reward, each [n]."""
+        """What is gained by moving and what it costs."""
         return {
             "reward_forward": self.forward_reward_weight * x_velocity,
             "reward_ctrl": -(self.ctrl_cost_weight * np.sum(np.square(actions), axis=1)),
         }
 
-    def terminated(self, bodies: Bodies) -> NDArray[np.bool_]:
-        """[n]"""
-        return np.zeros(len(bodies.qpos), dtype=bool)
+    def judge(
+        self, bodies: Bodies, x_velocity: Array, actions: NDArray[Any]
+    ) -> tuple[Rewards, NDArray[np.bool_]]:
+        """The parts of the reward, and which episodes terminate, each [n]."""
+        return self.rewards(bodies, x_velocity, actions), np.zeros(len(bodies.qpos), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,12 @@ class Healthy(Task):
         """[n]"""
         raise NotImplementedError
 
-    def rewards(self, bodies: Bodies, x_velocity: Array, actions: NDArray[Any]) -> Rewards:
-        survive = self.is_healthy(bodies) * self.healthy_reward
-        return super().rewards(bodies, x_velocity, actions) | {"reward_survive": survive}
-
-    def terminated(self, bodies: Bodies) -> NDArray[np.bool_]:
-        unhealthy = ~self.is_healthy(bodies)
-        return unhealthy if self.terminate_when_unhealthy else np.zeros_like(unhealthy)
+    def judge(
+        self, bodies: Bodies, x_velocity: Array, actions: NDArray[Any]
+    ) -> tuple[Rewards, NDArray[np.bool_]]:
+        healthy = self.is_healthy(bodies)
+        parts = self.rewards(bodies, x_velocity, actions) | {"reward_survive": healthy * self.healthy_reward}
+        return parts, ~healthy if self.terminate_when_unhealthy else np.zeros_like(healthy)
 
 
 def _inside(values: Array, limits: tuple[float, float]) -> NDArray[np.bool_]:

@@ -156,9 +156,8 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         now = self._positions()
         velocities = (now - self._before) / self._seconds
         self._before = now.copy()
-        parts = self.task.rewards(bodies, velocities, actions)
+        parts, terminated = self.task.judge(bodies, velocities, actions)
         rewards = self._total(parts)
-        terminated = self.task.terminated(bodies)
         truncated = self.steps >= self._limit
         observations = self.task.observe(bodies)
         # A number that is none: the simulation cannot go on.
