@@ -22,6 +22,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("Ant", CONTACTS),
     ("Ant", {"exclude_current_positions_from_observation": False, "terminate_when_unhealthy": False}),
     ("SlipperyAnt", {"friction_every": 150}),
+    ("SlipperyAnt", {"friction_every": 150, "friction_of": "all"}),
 ]
 RUNS, STEPS = 4, 600
 TOLERANCE = 1e-10
@@ -153,6 +154,8 @@ def test_gymnasiums_checker(name: str) -> None:
 def test_what_does_not_fit() -> None:
     with pytest.raises(kl.Error, match=r"^\[Ant\] num_envs must be at least 1, got 0$"):
         made("Ant", runs=0)
+    with pytest.raises(kl.Error, match=r'^\[SlipperyAnt\] friction_of must be "floor" or "all", got "sky"$'):
+        made("SlipperyAnt", friction_of="sky")
     envs = made("Hopper")
     with pytest.raises(
         kl.Error, match=r"^\[reset\] seed must be one number or 4, one for each environment, got 2$"

@@ -28,7 +28,6 @@ class BatchSimulators:
         self.state: Array = self._batch.state  # [count, ...] everything that a simulation goes on from
         self.qpos, self.qvel, self._ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self.xpos = self._batch.bind("xpos")
-        self._floor = model.geom("floor").id
 
     def step(self, ids: Ids | None, controls: Array, frames: int) -> Ids:
         """Those that failed."""
@@ -43,8 +42,8 @@ class BatchSimulators:
 
         return self._failed(start)
 
-    def set_floor_friction(self, sim: int, friction: tuple[float, float, float]) -> None:
-        self._batch.expand("geom_friction")[sim, self._floor] = friction
+    def set_friction(self, sim: int, geoms: Any, friction: tuple[float, float, float]) -> None:
+        self._batch.expand("geom_friction")[sim, geoms] = friction
 
     @staticmethod
     def _failed(call: Any) -> Ids:
@@ -96,8 +95,8 @@ class ObjectSimulators:
 
         return self._each(ids, one, list(zip(qpos, qvel, strict=True)))
 
-    def set_floor_friction(self, sim: int, friction: tuple[float, float, float]) -> None:
-        self._models[sim].geom("floor").friction[:] = friction
+    def set_friction(self, sim: int, geoms: Any, friction: tuple[float, float, float]) -> None:
+        self._models[sim].geom_friction[geoms] = friction
 
     def _each(self, ids: Ids, one: Any, given: Any) -> Ids:
         def work(item: tuple[int, Any]) -> bool:

@@ -13,7 +13,7 @@ from klopf._core import Error
 from klopf.envs import EPISODE_STEPS
 from klopf.envs.needed import gymnasium, mujoco
 from klopf.envs.simulators import BatchSimulators, Ids, ObjectSimulators
-from klopf.envs.slippery import EVERY, RANGE, Friction, floor_friction
+from klopf.envs.slippery import EVERY, RANGE, Friction, geoms_with, of_geoms
 from klopf.envs.tasks import Ant, Array, Bodies, HalfCheetah, Hopper, Task, Walker2d
 
 from gymnasium.envs.mujoco.mujoco_env import expand_model_path  # isort: skip
@@ -34,6 +34,8 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     threads: of the simulator; 0: all processors.
     friction_every: with a number, the floor's friction changes after so many steps at least (`Friction`).
     friction_range: from which it is drawn.
+    friction_of: the "floor", or "all": MuJoCo takes the larger one of two bodies in contact, and the ant's
+        own is 1.
 
     Raises kl.Error where an option does not fit.
     """
@@ -49,6 +51,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         threads: int = 0,
         friction_every: int | None = None,
         friction_range: tuple[float, float] = RANGE,
+        friction_of: str = "floor",
     ) -> None:
         for name, value, least in (("num_envs", num_envs, 1), ("max_episode_steps", max_episode_steps, 1)):
             if value < least:
@@ -73,6 +76,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._before = np.zeros(num_envs)  # x, of which the velocity is the change
         self._observations = np.zeros((num_envs, observed))
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._geoms = geoms_with(friction_of, model)
         self.frictions: list[Friction] = []  # one a run where it changes
         if friction_every is not None:
             self.frictions = [Friction(None, friction_every, friction_range) for _ in range(num_envs)]
@@ -107,10 +111,13 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
                 friction.end_of_episode()
             else:
                 friction.seed(one)
-            self.simulators.set_floor_friction(i, floor_friction(friction.value))
+            self._set_friction(i)
         self.failed[:] = False
         self._begin(np.arange(self.num_envs))
         return self._observations.copy(), {}
+
+    def _set_friction(self, run: int) -> None:
+        self.simulators.set_friction(run, self._geoms, of_geoms(self.frictions[run].value))
 
     def _begin(self, ids: Ids) -> None:
         """New episodes of some."""
@@ -193,7 +200,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         for i in ended:
             final[i] = self._observations[i].copy()
             if self.frictions and self.frictions[i].end_of_episode():
-                self.simulators.set_floor_friction(int(i), floor_friction(self.frictions[i].value))
+                self._set_friction(int(i))
         info |= {"final_obs": final, "_final_obs": mask}
         self._begin(ended)
 
@@ -229,7 +236,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         for i, friction in enumerate(self.frictions):
             friction.value, friction.steps = float(state["frictions"][i, 0]), int(state["frictions"][i, 1])
             _from_words(friction.generator, state["friction_generators"][i])
-            self.simulators.set_floor_friction(i, floor_friction(friction.value))
+            self._set_friction(i)
 
     def close_extras(self, **kwargs: Any) -> None:
         self.simulators.close()
