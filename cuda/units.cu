@@ -1,6 +1,7 @@
 // What concerns few numbers: a batch's loss, drawing weights, selecting units, replacing them, counting steps.
 #include "common.hpp"
 #include "kernels.hpp"
+#include "rules/dormancy.hpp"
 #include "rules/initial.hpp"
 
 namespace klopf::cuda {
@@ -21,10 +22,10 @@ void draw_weights(const Queue& queue, const DrawWeights& op, const Play& play) {
   for_each(queue, play, static_cast<int64_t>(op.rows) * (op.columns + 1), [op, play] __device__(int run, int64_t i) {
     const int row = static_cast<int>(i / (op.columns + 1)), column = static_cast<int>(i % (op.columns + 1));
     const uint64_t seed = *play.at(op.seed, run), draw = static_cast<uint64_t>(*play.at(op.draw, run));
-    if (column == op.columns) play.at(op.bias, run)[row] = initial_bias(op.initial, seed, op.place, draw, row);
+    if (column == op.columns) play.at(op.bias, run)[row] = initial_bias(op.initial, seed, op.key, draw, row);
     else
       play.at(op.weight, run)[static_cast<int64_t>(row) * op.columns + column] =
-          initial_weight(op.initial, seed, Stream::initial_weights, op.place, draw, row, op.columns, column);
+          initial_weight(op.initial, seed, Stream::initial_weights, op.key, draw, row, op.columns, column);
   });
 }
 
@@ -59,7 +60,7 @@ __global__ void unit_select_kernel(UnitSelect op, Play play) {
     n = static_cast<int>(floor(carry) < eligible ? floor(carry) : eligible);
     carry -= n;
   } else if (expected < 1) {
-    n = uniform_at(*play.at(op.seed, run), Stream::replacement_count, static_cast<uint32_t>(g.place),
+    n = uniform_at(*play.at(op.seed, run), Stream::replacement_count, static_cast<uint32_t>(g.key),
                    static_cast<uint64_t>(*play.at(op.step, run)), 0) < expected;
   } else {
     n = static_cast<int>(floor(expected) < eligible ? floor(expected) : eligible);
@@ -86,6 +87,31 @@ __device__ void start_anew(const UnitReplace& op, const Play& play, int run, con
 
 void unit_select(const Queue& queue, const UnitSelect& op, const Play& play) {
   launch(queue.stream, unit_select_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(select_threads), op, play);
+}
+
+namespace {
+
+// One block a run, whose first thread sums up in order.
+__global__ void select_dormant_kernel(SelectDormant op, Play play) {
+  const int run = static_cast<int>(blockIdx.z), units = op.group.units;
+  if (!learns(play, run)) return;
+  const float* activity = play.at(op.group.last_activity, run);
+  __shared__ double sum;
+  if (threadIdx.x == 0) {
+    double all = 0;
+    for (int u = 0; u < units; ++u) all += activity[u];
+    sum = all;
+  }
+  __syncthreads();
+  const bool now = redo_due(*play.at(op.step, run), *play.at(op.period, run));
+  for (int u = static_cast<int>(threadIdx.x); u < units; u += block_threads)
+    play.at(op.replaced, run)[u] = now && redo_dormant(activity[u], sum, units, *play.at(op.threshold, run));
+}
+
+}  // namespace
+
+void select_dormant(const Queue& queue, const SelectDormant& op, const Play& play) {
+  launch(queue.stream, select_dormant_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
 }
 
 void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
@@ -116,7 +142,7 @@ void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
     if (!learns(play, run) || !play.at(op.replaced, run)[u]) return;
     if (column < g.fan_in) {
       float& w = play.at(g.incoming, run)[static_cast<int64_t>(u) * g.fan_in + column];
-      w = initial_weight(op.initial, *play.at(op.seed, run), Stream::replacement, g.place, static_cast<uint64_t>(*play.at(op.step, run)), u,
+      w = initial_weight(op.initial, *play.at(op.seed, run), Stream::replacement, g.key, static_cast<uint64_t>(*play.at(op.step, run)), u,
                          g.fan_in, column);
       return start_anew(op, play, run, &w);
     }

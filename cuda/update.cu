@@ -67,7 +67,8 @@ void perturb(const Queue& queue, const Perturb& op, const Play& play) {
     if (!learns(play, run)) return;
     const float noise = static_cast<float>(*play.at(op.noise, run));
     const Random4 r =
-        random4(*play.at(op.seed, run), Stream::perturbation, 0, static_cast<uint64_t>(*play.at(op.step, run)), static_cast<uint32_t>(k));
+        random4(*play.at(op.seed, run), Stream::perturbation, static_cast<uint32_t>(op.key),
+                static_cast<uint64_t>(*play.at(op.step, run)), static_cast<uint32_t>(k));
     const Normal2 a = normal2(r.v[0], r.v[1]), b = normal2(r.v[2], r.v[3]);
     const float normal[4] = {a.first, a.second, b.first, b.second};
     const int64_t first = k / 16 * 64 + k % 16;

@@ -148,7 +148,7 @@ __global__ void unit_utility_kernel(UnitUtility op, Play play, int parts) {
       signals.incoming = sum_over(0, g.fan_in, [&](int64_t i) { return fabsf(incoming[i]); }) / static_cast<float>(g.fan_in);
     }
     if constexpr (Measure::needs.uniform)
-      signals.uniform = uniform_at(*play.at(op.seed, run), Stream::random_utility, static_cast<uint32_t>(g.place),
+      signals.uniform = uniform_at(*play.at(op.seed, run), Stream::random_utility, static_cast<uint32_t>(g.key),
                                    static_cast<uint64_t>(*play.at(op.step, run)), static_cast<uint32_t>(u));
     __syncthreads();  // all of a unit's threads have read what the first now writes
     if (!place.stores) return;

@@ -142,26 +142,26 @@ Input read_samples(const char* where, const Network& network, const ArrayLike& x
   return in;
 }
 
-void read_targets(const char* where, const Network& network, bool classification, const ArrayLike& y, Input& in) {
+void read_targets(const char* where, const Network& network, bool classification, int64_t target_size, const ArrayLike& y, Input& in) {
   const std::shared_ptr<Memory> memory = network.backend().memory();
   const auto foreign = on_device(where, "y", y, memory.get());
   const py::array a = foreign ? foreign->to_host(*memory) : as_array(where, "y", y);
   const char kind = a.dtype().kind();
-  const int64_t outputs = network.outputs();
   if (classification) {
     if (kind != 'i' && kind != 'u') throw Error(at(where) + "y must be integer class labels for cross_entropy, got " + dtype_text(a));
     in.samples.targets_per_run = per_run(where, "y", shape_of(a), {}, network.runs());
     const py::array wide = contiguous<int64_t>(a);
     const std::span labels(static_cast<const int64_t*>(wide.data()), static_cast<std::size_t>(wide.size()));
-    check_labels(where, labels.data(), wide.size(), outputs);
+    check_labels(where, labels.data(), wide.size(), network.outputs());
     in.labels.assign(labels.begin(), labels.end());
     in.samples.labels = in.labels.data();
   } else {
     if (kind != 'f') throw Error(at(where) + "y must be float32 or float64, got " + dtype_text(a));
-    in.samples.targets_per_run = per_run(where, "y", shape_of(a), {&outputs, 1}, network.runs());
+    in.samples.targets_per_run = per_run(where, "y", shape_of(a), {&target_size, 1}, network.runs());
     const py::array values = contiguous<float>(a);
     expect_finite(where, "y", values);
     in.samples.targets = static_cast<const float*>(values.data());
+    in.samples.target_size = target_size;
     in.y = values;
   }
   const py::ssize_t count = a.shape(in.samples.targets_per_run ? 1 : 0);

@@ -42,7 +42,7 @@ struct Input {
 Input read_samples(const char* where, const Network& network, const ArrayLike& x, const OptionalArrayLike& scale,
                    const OptionalArrayLike& offset);
 // y integers [B] or [R, B] for classification, else floats [B, O] or [R, B, O].
-void read_targets(const char* where, const Network& network, bool classification, const ArrayLike& y, Input& input);
+void read_targets(const char* where, const Network& network, bool classification, int64_t target_size, const ArrayLike& y, Input& input);
 
 ArrayDict to_dict(std::vector<Array> arrays);
 std::vector<Array> from_dict(const char* where, const ArrayDict& dict);

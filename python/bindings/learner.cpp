@@ -72,7 +72,7 @@ py::array_t<double> mean_accuracy(MeansOut<Result>& out) {
 Input read(const char* where, Learner& learner, const ArrayLike& x, const ArrayLike& y, const OptionalArrayLike& scale,
            const OptionalArrayLike& offset) {
   Input in = read_samples(where, learner.network(), x, scale, offset);
-  read_targets(where, learner.network(), learner.classification(), y, in);
+  read_targets(where, learner.network(), learner.classification(), learner.target_size(), y, in);
   return in;
 }
 
@@ -163,7 +163,7 @@ const char* learner_doc = R"(A network that learns: loss, optimizer, then rules,
 
 Args:
     network: what learns; shared, not copied
-    loss: "cross_entropy", "mse" or "squared_error"
+    loss: "cross_entropy", "mse", "squared_error", or ClippedPolicy(...)
     optimizer: SGD, Adam
     rules: ContinualBackprop, ShrinkAndPerturb, ... in order
 
@@ -216,7 +216,7 @@ void bind_learner(py::module_& m) {
 
   const auto none = py::none();
   py::class_<Learner, std::shared_ptr<Learner>>(m, "Learner", learner_doc)
-      .def(py::init([](std::shared_ptr<Network> network, const std::string& loss, const Optimizer& optimizer,
+      .def(py::init([](std::shared_ptr<Network> network, const LossSpec& loss, const Optimizer& optimizer,
                        const std::vector<Rule>& rules) { return std::make_shared<Learner>(std::move(network), loss, optimizer, rules); }),
            py::arg("network").none(false), py::kw_only(), py::arg("loss"), py::arg("optimizer"), py::arg("rules") = std::vector<Rule>{})
       .def("step", &step, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none, step_doc)

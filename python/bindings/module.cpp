@@ -19,6 +19,7 @@ PYBIND11_MODULE(_core, m) {
   bindings::bind_device_array(m);
   bindings::bind_network(m);
   bindings::bind_learner(m);
+  bindings::bind_ppo(m);
 
   m.attr("losses") = py::tuple(py::cast(loss_names()));
   m.attr("utilities") = py::tuple(py::cast(utility_names()));

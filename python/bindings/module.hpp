@@ -7,5 +7,6 @@ void bind_specs(pybind11::module_& m);
 void bind_device_array(pybind11::module_& m);
 void bind_network(pybind11::module_& m);
 void bind_learner(pybind11::module_& m);
+void bind_ppo(pybind11::module_& m);
 
 }  // namespace klopf::bindings

@@ -63,9 +63,9 @@ DeviceArray to_device(const Network& net, const ArrayLike& x) {
 
 std::shared_ptr<Network> make(std::vector<Layer> layers, std::vector<int64_t> input_shape, int runs,
                               const std::optional<std::vector<uint64_t>>& seeds, const std::string& init, const std::string& device,
-                              const std::string& precision) {
+                              const std::string& precision, int stream) {
   return std::make_shared<Network>(
-      NetworkOptions{std::move(layers), std::move(input_shape), runs, seeds.value_or(std::vector<uint64_t>{}), init, device, precision});
+      NetworkOptions{std::move(layers), std::move(input_shape), runs, seeds.value_or(std::vector<uint64_t>{}), init, device, precision, stream});
 }
 
 py::typing::Tuple<int64_t, py::ellipsis> input_shape(const Network& net) { return py::tuple(py::cast(net.options().input_shape)); }
@@ -75,9 +75,8 @@ ArrayDict state_dict(const Network& net) { return to_dict(net.state_dict()); }
 void load_state_dict(Network& net, const ArrayDict& arrays) { net.load_state_dict(from_dict("load_state_dict", arrays)); }
 
 void reset(Network& net, const std::optional<std::vector<int>>& layers, const std::string& to) {
-  std::vector<int> all;
-  for (std::size_t i = 0; 2 * i < net.parameters().size(); ++i) all.push_back(static_cast<int>(i));
-  net.reset(layers.value_or(all), to);
+  if (layers) net.reset(*layers, to);
+  else net.reset(to);
 }
 
 ArrayDict unit_state(const Network& net, int group) { return to_dict(net.unit_state(group)); }
@@ -99,6 +98,7 @@ Args:
     device: one of klopf.devices(), or "auto": the first GPU, or the CPU
     precision: of dense products, "float32"; on a GPU also "tf32", which rounds their factors to ten bits
         behind the point for the tensor cores
+    stream: of random numbers: networks of the same seeds draw different weights where it differs
 
 Raises:
     klopf.Error: layers that do not fit, unknown names, a device that is not there)";
@@ -116,7 +116,7 @@ Raises:
 const char* reset_doc = R"(Resets weights and biases.
 
 Args:
-    layers: counted among those with parameters, negative from the end; None: all
+    layers: counted among those with weights, negative from the end; None: all, and log sigma
     to: "zero", or "initial" for a fresh draw)";
 
 }  // namespace
@@ -125,7 +125,7 @@ void bind_network(py::module_& m) {
   const auto none = py::none();
   py::class_<Network, std::shared_ptr<Network>>(m, "Network", network_doc)
       .def(py::init(&make), py::arg("layers"), py::arg("input_shape"), py::arg("runs") = 1, py::arg("seeds") = none,
-           py::arg("init") = "kaiming", py::arg("device") = "cpu", py::arg("precision") = "float32")
+           py::arg("init") = "kaiming", py::arg("device") = "cpu", py::arg("precision") = "float32", py::arg("stream") = 0)
       .def_property_readonly("runs", &Network::runs, "R")
       .def_property_readonly(
           "seeds", [](const Network& net) { return net.options().seeds; }, "One a run.")
@@ -138,6 +138,8 @@ void bind_network(py::module_& m) {
           "precision", [](const Network& net) { return net.options().precision; }, "Of dense products.")
       .def_property_readonly(
           "device", [](const Network& net) { return net.options().device; }, "\"cpu\", \"cuda\", \"cuda:1\", ...")
+      .def_property_readonly(
+          "stream", [](const Network& net) { return net.options().stream; }, "Of random numbers.")
       .def_property_readonly("outputs", &Network::outputs, "O")
       .def("__call__", &infer, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
            "Inference: x [B, ...] shared by all runs, or [R, B, ...] -> [R, B, O].")

@@ -218,6 +218,22 @@ After every update each hidden layer's units age and their running utility is up
 than `maturity` is replaced, lowest utility first (equal ones: lowest index): incoming weights drawn anew, bias,
 outgoing weights and statistics zero. Each number may be an array [R].)";
 
+const char* log_std_doc = R"(Last layer of a Gaussian policy: log sigma of every action, the same for all inputs.
+
+A parameter [R, outputs] of the network, which hands on its inputs as the means.)";
+
+const char* clipped_policy_doc = R"(The clipped surrogate of proximal policy optimisation (Schulman et al. 2017), less an entropy bonus.
+
+A loss whose targets are, for each sample, an action (its numbers, or its index), the logarithm of its probability
+when it was taken, and its advantage. A learner's `accuracy` then is the share of samples whose ratio of
+probabilities was outside the clipping range. Each number may be an array [R].)";
+
+const char* redo_doc = R"(Replacement of dormant units (ReDo; Sokar et al. 2023).
+
+Every `period` updates each hidden layer's units whose mean |activity| in the last batch, over the layer's mean, is at
+most `threshold` begin anew: incoming weights drawn, bias, outgoing weights and statistics zero. Each number may be an
+array [R].)";
+
 const char* shrink_and_perturb_doc = R"(Perturbation of Shrink and Perturb (Ash and Adams 2020), every step.
 
 Shrinking is the optimizer's weight_decay. The number may be an array [R].)";
@@ -234,12 +250,15 @@ void bind_specs(py::module_& m) {
       bind<ReLU>(m, "ReLU", "max(x, 0); its slope at 0 is 0."),
       bind<LeakyReLU>(m, "LeakyReLU", "x where x >= 0, slope x elsewhere."),
       bind<Tanh>(m, "Tanh", "Hyperbolic tangent."),
-      bind<Sigmoid>(m, "Sigmoid", "1 / (1 + exp(-x))."));
+      bind<Sigmoid>(m, "Sigmoid", "1 / (1 + exp(-x))."),
+      bind<LogStd>(m, "LogStd", log_std_doc));
+  bind<ClippedPolicy>(m, "ClippedPolicy", clipped_policy_doc);
   m.attr("optimizers") = py::make_tuple(
       bind<SGD>(m, "SGD", sgd_doc),
       bind<Adam>(m, "Adam", adam_doc));
   m.attr("rules") = py::make_tuple(
       bind<ContinualBackprop>(m, "ContinualBackprop", continual_backprop_doc),
+      bind<ReDo>(m, "ReDo", redo_doc),
       bind<ShrinkAndPerturb>(m, "ShrinkAndPerturb", shrink_and_perturb_doc));
 }
 // clang-format on

@@ -98,6 +98,12 @@ def _imagenet(arguments: list[str]) -> None:
     command(arguments)
 
 
+def _ant(arguments: list[str]) -> None:
+    from klopf.experiments.ant import command
+
+    command(arguments)
+
+
 def _plot(arguments: list[str]) -> None:
     from klopf.experiments.plot import command
 
@@ -174,6 +180,7 @@ def _info(arguments: list[str]) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "demo": ("see backprop lose plasticity and continual backprop keep it, in two minutes", _demo),
     "imagenet": ("Continual ImageNet: the published experiment, or your variation of it", _imagenet),
+    "ant": ("PPO in MuJoCo: agents that learn to walk, for longer than PPO can", _ant),
     "plot": ("draw the figure of one or several results folders", _plot),
     "data": ("`klopf data pack`: a folder of JPEGs becomes one file of images", _data),
     "info": ("version, instruction set, threads and devices", _info),

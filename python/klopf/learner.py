@@ -8,26 +8,16 @@ from typing import Any
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments
 from klopf.network import Network
+from klopf.specs import Loss, Optimizer, Rule, describe, describe_network, made, made_network
 
 _FORMAT = "klopf learner 1"
-Rule = _core.ContinualBackprop | _core.ShrinkAndPerturb
-Optimizer = _core.SGD | _core.Adam
-
-
-def _spec(value: Any) -> dict[str, Any]:
-    return {"kind": type(value).__name__, **value.fields()}
-
-
-def _from_spec(spec: dict[str, Any]) -> Any:
-    options = dict(spec)
-    return getattr(_core, options.pop("kind"))(**options)
 
 
 class Learner(_core.Learner):
     __doc__ = _core.Learner.__doc__
 
     def __init__(
-        self, network: Network, *, loss: str, optimizer: Optimizer, rules: list[Rule] | None = None
+        self, network: Network, *, loss: Loss, optimizer: Optimizer, rules: list[Rule] | None = None
     ) -> None:
         super().__init__(network, loss=loss, optimizer=optimizer, rules=rules or [])
         self.net = network
@@ -44,15 +34,10 @@ class Learner(_core.Learner):
         settings = {
             "format": _FORMAT,
             "arithmetic": self.net._arithmetic,
-            "network": {
-                "layers": [_spec(layer) for layer in self.net.layers],
-                "input_shape": list(self.net.input_shape),
-                "seeds": list(self.net.seeds),
-                "init": self.net.init,
-            },
-            "loss": self.loss,
-            "optimizer": _spec(self.optimizer),
-            "rules": [_spec(rule) for rule in self.rules],
+            "network": describe_network(self.net),
+            "loss": describe(self.loss),
+            "optimizer": describe(self.optimizer),
+            "rules": [describe(rule) for rule in self.rules],
         }
         checkpoint.write(path, self.state(), settings)
 
@@ -79,21 +64,12 @@ class Learner(_core.Learner):
         arrays, settings = checkpoint.read(path)
         if settings.get("format") != _FORMAT:
             raise _core.Error(f"[load] {path} is not a learner saved by klopf")
-        about = settings["network"]
-        net = Network(
-            [_from_spec(layer) for layer in about["layers"]],
-            tuple(about["input_shape"]),
-            runs=len(about["seeds"]),
-            seeds=about["seeds"],
-            init=about["init"],
-            device=device,
-            precision=precision,
-        )
-        saved = [_from_spec(rule) for rule in settings["rules"]]
+        net = made_network(settings["network"], device, precision)
+        saved = [made(rule) for rule in settings["rules"]]
         learner = cls(
             net,
-            loss=settings["loss"],
-            optimizer=_from_spec(settings["optimizer"]),
+            loss=made(settings["loss"]),
+            optimizer=made(settings["optimizer"]),
             rules=saved if rules is None else rules,
         )
         learner.load_state(arrays)

@@ -2,6 +2,7 @@
 // The engine of networks that must keep learning.
 #include "klopf/error.hpp"
 #include "klopf/learner.hpp"
+#include "klopf/ppo.hpp"
 #include "klopf/network.hpp"
 #include "klopf/synthetic.hpp"
 #include "klopf/threads.hpp"

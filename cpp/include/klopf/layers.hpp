@@ -7,10 +7,11 @@
 namespace klopf {
 
 struct Linear {
-  int outputs = 0;
+  int outputs = 0, fan_in = 0;
   template <class F>
   static void fields(F&& f) {
     f.required("outputs", &Linear::outputs, "number of units");
+    f("fan_in", &Linear::fan_in, "inputs that the initial distribution counts; 0: those there are");
   }
 };
 
@@ -62,6 +63,14 @@ struct Sigmoid {
   static void fields(F&&) {}
 };
 
-using Layer = std::variant<Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid>;
+struct LogStd {
+  double initial = 0.0;
+  template <class F>
+  static void fields(F&& f) {
+    f("initial", &LogStd::initial, "log sigma at birth");
+  }
+};
+
+using Layer = std::variant<Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LogStd>;
 
 }  // namespace klopf

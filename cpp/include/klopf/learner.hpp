@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "klopf/losses.hpp"
 #include "klopf/network.hpp"
 #include "klopf/optimizers.hpp"
 #include "klopf/rules.hpp"
@@ -12,7 +13,7 @@
 namespace klopf {
 
 struct StepResult {
-  std::vector<double> loss, accuracy;          // [R]
+  std::vector<double> loss, accuracy;          // [R] accuracy: of a policy, the share of samples that were clipped
   std::vector<std::vector<uint8_t>> replaced;  // of each unit group [R, U]
 };
 struct History {
@@ -30,10 +31,13 @@ struct RunOptions {
 
 class Learner {
  public:
-  Learner(std::shared_ptr<Network> network, std::string loss, Optimizer optimizer, std::vector<Rule> rules = {});
+  Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer optimizer, std::vector<Rule> rules = {});
 
   Network& network() { return *network_; }
-  bool classification() const { return loss_ == LossKind::cross_entropy; }
+  const Network& network() const { return *network_; }
+  bool classification() const { return loss_ == LossSpec("cross_entropy"); }
+  std::string loss_name() const;
+  int64_t target_size() const;  // numbers of a target, where it is not a label
   StepResult step(const Samples& samples) { return std::move(step_later(samples).get()); }
   History run(const Samples& samples, const RunOptions& options = {}) { return std::move(run_later(samples, options).get()); }
   Evaluation evaluate(const Samples& samples) { return std::move(evaluate_later(samples).get()); }
@@ -67,10 +71,11 @@ class Learner {
     uint64_t work_bytes = 0;
   };
   std::vector<std::pair<Ref<double>, PerRun>> record(int capacity);
-  void record_loss(Pass& pass, WorkLayout& work);
+  void record_loss(Pass& pass, WorkLayout& work, int capacity);
   void prepare(Blocks& work, int64_t batch, int workspaces);
   Play play(int run, const Blocks& work, int workspace, const Samples& samples, int64_t first, int64_t count) const;
   Play chunk(const Play& batch, int index) const;
+  bool counts() const;               // whether there is an accuracy
   bool share_runs(int64_t batch) const;  // whether threads share the chunks of a run
   void forward_backward(const Play& batch, int chunk);
   void learn(const Play& batch);
@@ -96,7 +101,8 @@ class Learner {
   void forward_together(const Samples& samples);
 
   std::shared_ptr<Network> network_;
-  LossKind loss_;
+  LossSpec loss_;
+  Ref<double> clip_, entropy_;  // of a policy
   Optimizer optimizer_;
   std::vector<Rule> rules_;
   Layout layout_{space_learner};

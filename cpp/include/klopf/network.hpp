@@ -25,6 +25,7 @@ struct Node {
   int layer = 0;
   int parameter = -1;
   LinearShape linear{};
+  int fan_in = 0;  // of its initial distribution
   ConvShape conv{};
   PoolShape pool{};
   Activation activation{};
@@ -54,6 +55,7 @@ struct NetworkOptions {
   std::vector<uint64_t> seeds{};  // default 0 .. runs - 1
   std::string init = "kaiming";
   std::string device = "cpu", precision = "float32";
+  int stream = 0;  // of random numbers: networks of the same seeds differ where this differs
 };
 
 // What a caller hands in: one array shared by all runs, or one for each. Nothing is copied.
@@ -67,6 +69,7 @@ struct Samples {
   const int32_t* labels = nullptr;
   const float* targets = nullptr;
   bool targets_per_run = false;
+  int64_t target_size = 0;  // numbers of a target; 0: as many as outputs
 };
 
 // R independent sequential networks of one architecture.
@@ -82,6 +85,8 @@ class Network {
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<Units>& units() const { return units_; }
+  int parametric_layers() const;                     // those that reset() counts
+  Ref<float> log_std() const { return log_std_; }    // [O] of a policy; or absent
   bool is_convolution(std::size_t group) const;  // whether the units of a group are filters
   // The initial distribution of a layer's weights, named as in NetworkOptions::init.
   InitialDistribution initial(const Node& node, const std::string& name) const;
@@ -96,7 +101,8 @@ class Network {
 
   // Layers counted among those with parameters; negative from the end. to: "zero", or "initial" for a fresh draw.
   void reset(const std::vector<int>& layers, const std::string& to);
-  void reset_all();
+  void reset(const std::string& to);  // all layers, and log sigma
+  void restart();                     // a fresh draw, and statistics of units cleared
 
   std::vector<Array> state_dict() const;
   void load_state_dict(const std::vector<Array>& arrays);
@@ -110,6 +116,7 @@ class Network {
   Chunks chunks(int64_t batch) const;
   Chunks most_chunks(int64_t batch) const;  // count and size that no batch up to this one exceeds
   Ref<float> weights() const { return weights_; }
+  int32_t perturbation_key() const { return key(0); }
   int64_t weights_count() const { return weights_count_; }
   Ref<uint64_t> seed() const { return seed_; }
   Blocks& blocks() { return blocks_; }
@@ -124,12 +131,17 @@ class Network {
   Play play(const Blocks& work) const;
   // The samples where plays can read them: copied to the device, until the next call; or as they are.
   Samples stage(const Samples& samples);
+  int64_t target_size(const Samples& samples) const { return samples.target_size ? samples.target_size : outputs(); }
 
  private:
+  static constexpr int most_layers = 1 << 12, most_streams = 1 << 11;
   void build();
   void add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape);
+  Ref<float> place(int64_t count);
   void find_units();
   void draw(const Node& node);
+  void put_log_std(double value);
+  int key(int layer) const { return options_.stream * most_layers + layer; }
   template <class F>
   void for_plays(F work);
   void find_least_chunk();
@@ -146,7 +158,8 @@ class Network {
   std::vector<Parameter> parameters_;
   std::vector<Units> units_;
   Layout layout_{space_network};
-  Ref<float> weights_;
+  Ref<float> weights_, log_std_;
+  double initial_log_std_ = 0;
   int64_t weights_count_ = 0;
   Ref<uint64_t> seed_;
   Ref<int64_t> draws_;

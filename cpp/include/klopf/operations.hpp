@@ -145,6 +145,31 @@ struct Loss {
   Ref<double> loss;                // these samples' part of the mean over the batch
   Ref<int32_t> correct;            // samples classified correctly (cross_entropy)
 };
+
+// Policies. Gaussian: outputs are the means of the actions, and log sigma is a parameter of its own. Categorical: outputs are logits.
+enum class Distribution : uint32_t { gaussian, categorical };
+// The clipped surrogate of proximal policy optimisation, less an entropy bonus. A target is an action (its numbers, or its index), the
+// logarithm of its probability when it was taken, and its advantage.
+struct PolicyLoss {
+  Distribution distribution;
+  int32_t outputs;
+  Ref<float> output, grad_output;  // grad_output absent: only evaluated
+  Ref<float> log_std, grad_log_std;
+  Ref<double> clip, entropy;
+  Ref<double> by_log_probability;  // scratch [B]: the loss's derivative
+  Ref<double> inverse_std;         // scratch [outputs]: 1 / sigma
+  Ref<double> loss;                // these samples' part of the mean over the batch
+  Ref<int32_t> clipped;            // samples whose ratio is outside the clipping range
+};
+struct DrawAction {  // from the policy of one sample
+  Distribution distribution;
+  int32_t outputs;
+  int64_t step;
+  Ref<float> output, log_std;
+  Ref<double> inverse_std;  // scratch [outputs]
+  Ref<float> action;  // [outputs], or [1]: its index; behind it the logarithm of its probability
+  Ref<uint64_t> seed;
+};
 struct LossTotal {       // of a batch, over its chunks; left in the first
   Ref<double> loss;      // absent after a loss of the caller's own
   Ref<int32_t> correct;  // -1 in runs that did not take part, for devices that play all runs at once
@@ -204,6 +229,7 @@ struct AdamStep {
 };
 struct Perturb {  // w += noise * N(0, 1)
   int64_t count;
+  int32_t key;
   Ref<float> weights;
   Ref<double> noise;
   Ref<uint64_t> seed;
@@ -217,7 +243,8 @@ struct Units {
   int32_t outputs, taps;        // outgoing weights [outputs, taps, units]
   int32_t weights_by_position;  // 1: taps are positions (a flattened layer); 0: taps are shared by all positions
   int32_t height, width;        // of the positions
-  int32_t place, next_place;    // layers of the incoming and outgoing weights; place keys random numbers
+  int32_t place, next_place;    // layers of the incoming and outgoing weights
+  int32_t key;                  // of random numbers
   Ref<float> activity;          // [B, S, U]
   Ref<float> incoming, bias;    // [U, fan_in], [U]
   Ref<float> outgoing, next_bias;
@@ -234,7 +261,7 @@ struct InitialDistribution {
 };
 struct DrawWeights {
   InitialDistribution initial;
-  int32_t rows, columns, place;
+  int32_t rows, columns, key;
   Ref<float> weight, bias;
   Ref<uint64_t> seed;
   Ref<int64_t> draw;  // how often the network was drawn before
@@ -270,6 +297,14 @@ struct UnitSelect {
   Ref<double> replacement_rate, maturity, carry;
   Ref<uint8_t> replaced;  // [U]
   Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+
+// Every so many steps all units whose share of the layer's activity is low (ReDo).
+struct SelectDormant {
+  Units group;
+  Ref<double> threshold, period;
+  Ref<uint8_t> replaced;  // [U]
   Ref<int64_t> step;
 };
 
@@ -319,8 +354,11 @@ struct Advance {  // the end of a step
   X(BeginEpoch, begin_epoch)      \
   X(Tally, tally)                 \
   X(EndEpoch, end_epoch)          \
+  X(PolicyLoss, policy_loss)      \
+  X(DrawAction, draw_action)      \
   X(DrawWeights, draw_weights)    \
   X(UnitSelect, unit_select)      \
+  X(SelectDormant, select_dormant) \
   X(UnitReplace, unit_replace)    \
   X(Advance, advance)
 

@@ -16,6 +16,7 @@ enum class Stream : uint32_t {
   random_utility = 5,
   replacement_count = 6,
   images = 7,
+  actions = 8,
 };
 
 struct Random4 {

@@ -29,6 +29,19 @@ struct ContinualBackprop {
   }
 };
 
+struct ReDo {
+  PerRun threshold = 0.1, period = 100;
+  bool reset_optimizer_state = false;
+  std::string init{};
+  template <class F>
+  static void fields(F&& f) {
+    f("threshold", &ReDo::threshold, "tau: a unit is dormant whose mean |activity|, over the layer's mean, is at most this");
+    f("period", &ReDo::period, "updates from one look at the units to the next");
+    f("reset_optimizer_state", &ReDo::reset_optimizer_state, "zero what the optimizer keeps for the weights that begin anew");
+    f.optional("init", &ReDo::init, "distribution of new incoming weights: an initialiser's name; None: the network's");
+  }
+};
+
 struct ShrinkAndPerturb {
   PerRun noise = 1e-5;
   template <class F>
@@ -37,6 +50,6 @@ struct ShrinkAndPerturb {
   }
 };
 
-using Rule = std::variant<ContinualBackprop, ShrinkAndPerturb>;
+using Rule = std::variant<ContinualBackprop, ReDo, ShrinkAndPerturb>;
 
 }  // namespace klopf

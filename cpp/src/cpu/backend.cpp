@@ -18,8 +18,11 @@ class CpuBackend final : public Backend {
   void begin_epoch(const BeginEpoch& op, const Play& play) override { cpu::begin_epoch(op, play); }
   void tally(const Tally& op, const Play& play) override { cpu::tally(op, play); }
   void end_epoch(const EndEpoch& op, const Play& play) override { cpu::end_epoch(op, play); }
+  void policy_loss(const PolicyLoss& op, const Play& play) override { cpu::policy_loss(op, play); }
+  void draw_action(const DrawAction& op, const Play& play) override { cpu::draw_action(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
+  void select_dormant(const SelectDormant& op, const Play& play) override { cpu::select_dormant(op, play); }
   void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }
   void advance(const Advance& op, const Play& play) override { ++*play.at(op.step); }
 

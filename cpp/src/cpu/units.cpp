@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "rules/dormancy.hpp"
 #include "rules/initial.hpp"
 
 namespace klopf::cpu {
@@ -24,8 +25,8 @@ void draw_weights(const DrawWeights& op, const Play& play) {
   float *weight = play.at(op.weight), *bias = play.at(op.bias);
   for (int row = 0; row < op.rows; ++row) {
     for (int i = 0; i < op.columns; ++i, ++weight)
-      *weight = initial_weight(op.initial, seed, Stream::initial_weights, op.place, draw, row, op.columns, i);
-    bias[row] = initial_bias(op.initial, seed, op.place, draw, row);
+      *weight = initial_weight(op.initial, seed, Stream::initial_weights, op.key, draw, row, op.columns, i);
+    bias[row] = initial_bias(op.initial, seed, op.key, draw, row);
   }
 }
 
@@ -46,7 +47,7 @@ void unit_select(const UnitSelect& op, const Play& play) {
     n = static_cast<int>(std::min<double>(std::floor(*carry), eligible));
     *carry -= n;
   } else if (expected < 1) {
-    n = uniform_at(*play.at(op.seed), Stream::replacement_count, static_cast<uint32_t>(g.place), static_cast<uint64_t>(*play.at(op.step)),
+    n = uniform_at(*play.at(op.seed), Stream::replacement_count, static_cast<uint32_t>(g.key), static_cast<uint64_t>(*play.at(op.step)),
                    0) < expected;
   } else {
     n = static_cast<int>(std::min<double>(std::floor(expected), eligible));
@@ -60,6 +61,16 @@ void unit_select(const UnitSelect& op, const Play& play) {
         worst = u;
     replaced[worst] = 1;
   }
+}
+
+void select_dormant(const SelectDormant& op, const Play& play) {
+  const int units = op.group.units;
+  const float* activity = play.at(op.group.last_activity);
+  uint8_t* replaced = play.at(op.replaced);
+  double sum = 0;
+  for (int u = 0; u < units; ++u) sum += activity[u];
+  const bool now = redo_due(*play.at(op.step), *play.at(op.period));
+  for (int u = 0; u < units; ++u) replaced[u] = now && redo_dormant(activity[u], sum, units, *play.at(op.threshold));
 }
 
 void unit_replace(const UnitReplace& op, const Play& play) {
@@ -85,7 +96,7 @@ void unit_replace(const UnitReplace& op, const Play& play) {
       }
     float* row = incoming + static_cast<int64_t>(u) * g.fan_in;
     for (int i = 0; i < g.fan_in; ++i) {
-      row[i] = initial_weight(op.initial, seed, Stream::replacement, g.place, step, u, g.fan_in, i);
+      row[i] = initial_weight(op.initial, seed, Stream::replacement, g.key, step, u, g.fan_in, i);
       start_anew(row + i);
     }
     bias[u] = 0;

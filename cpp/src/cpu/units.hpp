@@ -7,8 +7,11 @@ void loss_total(const LossTotal& op, const Play& play);
 void begin_epoch(const BeginEpoch& op, const Play& play);
 void tally(const Tally& op, const Play& play);
 void end_epoch(const EndEpoch& op, const Play& play);
+void policy_loss(const PolicyLoss& op, const Play& play);
+void draw_action(const DrawAction& op, const Play& play);
 void draw_weights(const DrawWeights& op, const Play& play);
 void unit_select(const UnitSelect& op, const Play& play);
+void select_dormant(const SelectDormant& op, const Play& play);
 void unit_replace(const UnitReplace& op, const Play& play);
 
 }  // namespace klopf::cpu

@@ -91,7 +91,7 @@ void perturb(const Perturb& op, const Play& play) {
   for (int64_t i = 0; i < op.count; i += group) {
 #pragma GCC ivdep
     for (int k = 0; k < group / 4; ++k) {
-      const Random4 r = random4(seed, Stream::perturbation, 0, step, static_cast<uint32_t>(i / 4) + k);
+      const Random4 r = random4(seed, Stream::perturbation, static_cast<uint32_t>(op.key), step, static_cast<uint32_t>(i / 4) + k);
       const Normal2 a = normal2(r.v[0], r.v[1]), b = normal2(r.v[2], r.v[3]);
       normal[k] = a.first, normal[k + group / 4] = a.second, normal[k + group / 2] = b.first, normal[k + 3 * (group / 4)] = b.second;
     }

@@ -119,7 +119,7 @@ void unit_utility(const UnitUtility& op, const Play& play) {
       if constexpr (Measure::needs.incoming)
         signals.incoming = sum_of_magnitudes(incoming + static_cast<int64_t>(u) * g.fan_in, g.fan_in) / static_cast<float>(g.fan_in);
       if constexpr (Measure::needs.uniform)
-        signals.uniform = uniform_at(*play.at(op.seed), Stream::random_utility, static_cast<uint32_t>(g.place),
+        signals.uniform = uniform_at(*play.at(op.seed), Stream::random_utility, static_cast<uint32_t>(g.key),
                                      static_cast<uint64_t>(*play.at(op.step)), static_cast<uint32_t>(u));
       for (int k = 0; k < kept; ++k) {
         const float outgoing_magnitude = magnitudes[k * units + u], active = deviation[k * units + u] * per_sample;

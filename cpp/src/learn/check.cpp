@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "klopf/error.hpp"
+#include "learn/record.hpp"
 
 namespace klopf {
 
@@ -16,14 +17,32 @@ void check_labels(const char* where, const T* labels, int64_t count, int64_t out
 template void check_labels(const char* where, const int32_t* labels, int64_t count, int64_t outputs);
 template void check_labels(const char* where, const int64_t* labels, int64_t count, int64_t outputs);
 
-void check(const char* where, const Network& network, LossKind loss, const Samples& samples) {
+void check(const char* where, Learner& learner, const Samples& samples) {
   check_samples(where, samples);
-  const bool labels = loss == LossKind::cross_entropy;
+  const bool labels = learner.classification();
   if (labels ? samples.labels == nullptr : samples.targets == nullptr)
-    throw Error("[" + std::string(where) + "] " + (labels ? "labels" : "targets") + " must be given for " +
-                loss_names()[static_cast<std::size_t>(loss)] + ", got none");
+    throw Error("[" + std::string(where) + "] " + (labels ? "labels" : "targets") + " must be given for " + learner.loss_name() +
+                ", got none");
+  const Network& network = learner.network();
+  if (!labels && network.target_size(samples) != learner.target_size())
+    throw Error("[" + std::string(where) + "] targets must have " + std::to_string(learner.target_size()) + " numbers, got " +
+                std::to_string(network.target_size(samples)));
   if (labels)
     check_labels(where, samples.labels, samples.targets_per_run ? network.runs() * samples.count : samples.count, network.outputs());
+}
+
+void check(const Network& network, const LossSpec& loss) {
+  if (const std::string* name = std::get_if<std::string>(&loss)) {
+    static_cast<void>(choice("learner", "loss", *name, loss_names()));
+  } else {
+    const bool gaussian = distribution_of(std::get<ClippedPolicy>(loss)) == Distribution::gaussian;
+    if (gaussian && !network.log_std().present())
+      throw Error("[learner] a Gaussian policy needs a network that ends with LogStd()");
+    if (!gaussian && network.log_std().present())
+      throw Error("[learner] a categorical policy must not end with LogStd(), which only a Gaussian one has");
+    return;
+  }
+  if (network.log_std().present()) throw Error("[learner] a network with LogStd() is a policy, and needs loss=ClippedPolicy()");
 }
 
 void check(const RunOptions& options) {

@@ -11,6 +11,7 @@
 #include "klopf/threads.hpp"
 #include "learn/check.hpp"
 #include "learn/record.hpp"
+#include "rules/policies.hpp"
 
 namespace klopf {
 namespace {
@@ -20,12 +21,13 @@ constexpr int evaluation_chunk = 64;
 
 }  // namespace
 
-Learner::Learner(std::shared_ptr<Network> network, std::string loss, Optimizer optimizer, std::vector<Rule> rules)
+Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer optimizer, std::vector<Rule> rules)
     : network_(std::move(network)),
-      loss_(static_cast<LossKind>(choice("learner", "loss", loss, loss_names()))),
+      loss_(std::move(loss)),
       optimizer_(std::move(optimizer)),
       rules_(std::move(rules)) {
   if (!network_) throw Error("[learner] network must be given, got none");
+  check(*network_, loss_);
   step_ = layout_.add<int64_t>("step");
   epoch_ = layout_.add<int64_t>("epoch");
   alive_ = layout_.add<int32_t>("alive");
@@ -38,17 +40,40 @@ Learner::Learner(std::shared_ptr<Network> network, std::string loss, Optimizer o
   }
   WorkLayout work;
   evaluation_.tape = network_->record(work, evaluation_chunk, false);
-  record_loss(evaluation_, work);
+  record_loss(evaluation_, work, evaluation_chunk);
 }
 
-void Learner::record_loss(Pass& pass, WorkLayout& work) {
+bool Learner::counts() const { return classification() || std::holds_alternative<ClippedPolicy>(loss_); }
+
+std::string Learner::loss_name() const {
+  const std::string* name = std::get_if<std::string>(&loss_);
+  return name ? *name : "ClippedPolicy";
+}
+
+int64_t Learner::target_size() const {
+  const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_);
+  return policy ? policy_target_size(distribution_of(*policy), static_cast<int>(network_->outputs())) : network_->outputs();
+}
+
+void Learner::record_loss(Pass& pass, WorkLayout& work, int capacity) {
   pass.loss = work.take<double>(1);
   pass.correct = work.take<int32_t>(1);
   pass.active = work.take<int32_t>(1);
   pass.sums = {work.take<double>(1), work.take<int64_t>(1), work.take<int64_t>(1)};
   pass.tally = {pass.loss, pass.correct, pass.sums};
   const int32_t outputs = static_cast<int32_t>(network_->outputs());
-  pass.judge = {Loss{loss_, outputs, pass.tape.output, pass.tape.grad_output, pass.loss, pass.correct}};
+  if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
+    const Tape& tape = pass.tape;
+    const auto by_sample = work.take<double>(static_cast<std::size_t>(capacity)), by_output = work.take<double>(static_cast<std::size_t>(outputs));
+    const Ref<float> log_std = network_->log_std();
+    Ref<float> grad_log_std{};
+    if (log_std.present() && tape.grads.present()) grad_log_std = {space_work, tape.grads.offset + log_std.offset - network_->weights().offset};
+    pass.judge = {PolicyLoss{distribution_of(*policy), outputs, tape.output, tape.grad_output, log_std, grad_log_std, clip_, entropy_,
+                             by_sample, by_output, pass.loss, pass.correct}};
+  } else {
+    const auto kind = static_cast<LossKind>(choice("learner", "loss", std::get<std::string>(loss_), loss_names()));
+    pass.judge = {Loss{kind, outputs, pass.tape.output, pass.tape.grad_output, pass.loss, pass.correct}};
+  }
   pass.work_bytes = work.bytes();
 }
 
@@ -58,12 +83,16 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   update_.clear();
   training_.tape = network_->record(work, capacity, true);
   Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}};
+  if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
+    clip_ = recording.number("ClippedPolicy", "clip", policy->clip, 0, HUGE_VAL);
+    entropy_ = recording.number("ClippedPolicy", "entropy", policy->entropy, 0, HUGE_VAL);
+  }
   klopf::record(optimizer_, recording);
   for (const Rule& rule : rules_) klopf::record(rule, recording);
   update_.push_back(Advance{step_});
   replaced_ = recording.replaced;
   if (!record_online(recording, online_backward_, online_update_)) online_backward_.clear();
-  record_loss(training_, work);
+  record_loss(training_, work, capacity);
   thread_work_ = {};
   run_work_ = {};
   recorded_.clear();
@@ -143,7 +172,7 @@ void Learner::learn(const Play& batch) {
 }
 
 Later<StepResult> Learner::step_later(const Samples& samples) {
-  check("learner.step", *network_, loss_, samples);
+  check("learner.step", *this, samples);
   if (network_->together()) return step_together(samples);
   const int runs = network_->runs(), threads = get_threads(), chunks = network_->chunks(samples.count).count;
   const bool shared = share_runs(samples.count);
@@ -165,14 +194,14 @@ Later<StepResult> Learner::step_later(const Samples& samples) {
     shared ? finish(now) : learn(now);
     const std::size_t at = static_cast<std::size_t>(run);
     result.loss[at] = *now.at(training_.loss);
-    if (classification()) result.accuracy[at] = static_cast<double>(*now.at(training_.correct)) / static_cast<double>(samples.count);
+    if (counts()) result.accuracy[at] = static_cast<double>(*now.at(training_.correct)) / static_cast<double>(samples.count);
   });
   result.replaced = std::move(replaced().get());
   return result;
 }
 
 Later<Evaluation> Learner::evaluate_later(const Samples& samples) {
-  check("learner.evaluate", *network_, loss_, samples);
+  check("learner.evaluate", *this, samples);
   if (network_->together()) return evaluate_together(samples);
   const int64_t runs = network_->runs(), chunks = (samples.count + evaluation_chunk - 1) / evaluation_chunk;
   const Blocks work(static_cast<int>(std::min<int64_t>(get_threads(), runs * chunks)), evaluation_.work_bytes);
@@ -198,7 +227,7 @@ Later<Evaluation> Learner::evaluate_later(const Samples& samples) {
     const double loss = std::accumulate(losses.begin() + from, losses.begin() + to, 0.0);
     const int64_t right = std::accumulate(correct.begin() + from, correct.begin() + to, int64_t{0});
     result.loss.push_back(is_alive ? loss / static_cast<double>(samples.count) : nan_value);
-    result.accuracy.push_back(is_alive && classification() ? static_cast<double>(right) / static_cast<double>(samples.count) : nan_value);
+    result.accuracy.push_back(is_alive && counts() ? static_cast<double>(right) / static_cast<double>(samples.count) : nan_value);
   }
   return result;
 }
@@ -332,7 +361,7 @@ Later<std::vector<std::vector<uint8_t>>> Learner::replaced() const {
 }
 
 void Learner::restart() {
-  network_->reset_all();
+  network_->restart();
   clear_for_restart(layout_, blocks_);
   blocks_.put(alive_, std::vector<int32_t>(static_cast<std::size_t>(network_->runs()), 1));
   stage_ = Stage::none;

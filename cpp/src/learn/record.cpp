@@ -32,6 +32,10 @@ int choice(const std::string& owner, const std::string& name, const std::string&
   throw Error("[" + owner + "] " + name + " must be one of " + names + ", got \"" + value + "\"");
 }
 
+Distribution distribution_of(const ClippedPolicy& loss) {
+  return static_cast<Distribution>(choice("ClippedPolicy", "distribution", loss.distribution, {"gaussian", "categorical"}));
+}
+
 std::vector<Units> Recording::units() const {
   std::vector<Units> groups = network.units();
   for (std::size_t k = 0; k < groups.size(); ++k) groups[k].activity = tape.activities[k];
@@ -100,50 +104,83 @@ void record_one(const Adam& o, Recording& r) {
   r.update.push_back(op);
 }
 
+// The groups of a rule that replaces units, of which there can be one.
+std::vector<Units> groups_to_replace(const Recording& r, const std::string& owner) {
+  if (!r.replaced.empty()) throw Error("[" + owner + "] a learner can have one rule that replaces units");
+  std::vector<Units> groups = r.units();
+  if (groups.empty()) throw Error("[" + owner + "] the network has no hidden units");
+  return groups;
+}
+
+// How active units are, and what follows from that: ages, running means, utilities.
+void watch(Recording& r, const std::vector<Units>& groups, int measure, Ref<double> decay) {
+  for (const Units& g : groups) {
+    const std::size_t kept = static_cast<std::size_t>(g.weights_by_position ? g.positions : 1);
+    const std::size_t size =
+        static_cast<std::size_t>(r.network.backend().activity_parts(g, r.tape.capacity)) * kept * static_cast<std::size_t>(g.units);
+    const ActivitySums sums{r.work.take<float>(size), r.work.take<float>(size)};
+    r.observe.push_back(UnitActivity{g, sums});
+    UnitUtility op{g, sums, measure, decay, r.network.seed(), r.step, {}};
+    op.scratch = r.work.take<float>(r.network.backend().scratch(op, r.tape.capacity));
+    r.update.push_back(op);
+  }
+}
+
+// Where a rule says which units of the k-th group are to go.
+Ref<uint8_t> add_mask(Recording& r, const std::string& owner, std::size_t k, const Units& group) {
+  const std::string name = owner + "." + std::to_string(k) + ".replaced";
+  r.replaced.push_back(r.layout.add<uint8_t>(name, {group.units}));
+  r.layout.slot(name).cleared_on_restart = true;
+  return r.replaced.back();
+}
+
+void replace(Recording& r, const std::vector<Units>& groups, const std::string& init, bool transfer_mean, bool reset_state) {
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    const Units& g = groups[k];
+    const std::string& distribution = init.empty() ? r.network.options().init : init;
+    UnitReplace op{g, r.network.initial(g, distribution), transfer_mean, r.replaced[k], r.network.weights(), {}, r.network.seed(), r.step};
+    if (reset_state) std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
+    r.update.push_back(op);
+  }
+}
+
 void record_one(const ContinualBackprop& rule, Recording& r, const std::string& owner) {
   const Network& net = r.network;
-  if (!r.replaced.empty()) throw Error("[" + owner + "] a learner can have one rule that replaces units");
-  const std::vector<Units> groups = r.units();
-  if (groups.empty()) throw Error("[" + owner + "] the network has no hidden units");
+  const std::vector<Units> groups = groups_to_replace(r, owner);
   const Ref<double> rate = r.number(owner, "replacement_rate", rule.replacement_rate, 0, 1);
   const Ref<double> decay = r.number(owner, "utility_decay", rule.utility_decay, 0, 1, false);
   const Ref<double> maturity = r.number(owner, "maturity", rule.maturity, 0, infinity);
   const int measure = choice(owner, "utility", rule.utility, utility_names());
   const auto count_from = static_cast<CountFrom>(choice(owner, "count_from", rule.count_from, {"eligible", "all"}));
   const auto count_mode = static_cast<CountMode>(choice(owner, "count_mode", rule.count_mode, {"accumulate", "bernoulli"}));
-  const std::string init = rule.init.empty() ? net.options().init : rule.init;
 
   // All utilities, then all selections, then all replacements, input side first.
-  for (const Units& g : groups) {
-    const std::size_t kept = static_cast<std::size_t>(g.weights_by_position ? g.positions : 1);
-    const std::size_t size =
-        static_cast<std::size_t>(net.backend().activity_parts(g, r.tape.capacity)) * kept * static_cast<std::size_t>(g.units);
-    const ActivitySums sums{r.work.take<float>(size), r.work.take<float>(size)};
-    r.observe.push_back(UnitActivity{g, sums});
-    UnitUtility op{g, sums, measure, decay, net.seed(), r.step, {}};
-    op.scratch = r.work.take<float>(net.backend().scratch(op, r.tape.capacity));
-    r.update.push_back(op);
-  }
+  watch(r, groups, measure, decay);
   for (std::size_t k = 0; k < groups.size(); ++k) {
     const Units& g = groups[k];
-    const std::string name = owner + "." + std::to_string(k) + ".";
-    const Ref<double> carry = r.layout.add<double>(name + "carry");
-    const Ref<uint8_t> replaced = r.layout.add<uint8_t>(name + "replaced", {g.units});
-    r.layout.slot(name + "carry").cleared_on_restart = r.layout.slot(name + "replaced").cleared_on_restart = true;
-    r.replaced.push_back(replaced);
+    const std::string name = owner + "." + std::to_string(k) + ".carry";
+    const Ref<double> carry = r.layout.add<double>(name);
+    r.layout.slot(name).cleared_on_restart = true;
+    const Ref<uint8_t> replaced = add_mask(r, owner, k, g);
     r.update.push_back(UnitSelect{g, count_from, count_mode, rate, maturity, carry, replaced, net.seed(), r.step});
   }
-  for (std::size_t k = 0; k < groups.size(); ++k) {
-    const Units& g = groups[k];
-    UnitReplace op{g, net.initial(g, init), rule.transfer_mean_to_bias, r.replaced[k], net.weights(), {}, net.seed(), r.step};
-    if (rule.reset_optimizer_state) std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
-    r.update.push_back(op);
-  }
+  replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
+}
+
+void record_one(const ReDo& rule, Recording& r, const std::string& owner) {
+  const std::vector<Units> groups = groups_to_replace(r, owner);
+  const Ref<double> threshold = r.number(owner, "threshold", rule.threshold, 0, infinity);
+  const Ref<double> period = r.number(owner, "period", rule.period, 1, 9e15);
+  // Utilities are for who looks at them.
+  watch(r, groups, choice(owner, "utility", "contribution", utility_names()), r.number(owner, "utility_decay", 0.99, 0, 1, false));
+  for (std::size_t k = 0; k < groups.size(); ++k)
+    r.update.push_back(SelectDormant{groups[k], threshold, period, add_mask(r, owner, k, groups[k]), r.step});
+  replace(r, groups, rule.init, false, rule.reset_optimizer_state);
 }
 
 void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& owner) {
   r.update.push_back(
-      Perturb{r.network.weights_count(), r.network.weights(), r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
+      Perturb{r.network.weights_count(), r.network.perturbation_key(), r.network.weights(), r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
 }
 
 }  // namespace
@@ -177,7 +214,7 @@ bool record_online(const Recording& r, Program& backward, Program& update) {
 }
 
 void record(const Rule& rule, Recording& r) {
-  static constexpr const char* names[] = {"ContinualBackprop", "ShrinkAndPerturb"};
+  static constexpr const char* names[] = {"ContinualBackprop", "ReDo", "ShrinkAndPerturb"};
   std::string owner = names[rule.index()];
   for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n)
     owner = names[rule.index()] + std::to_string(n);

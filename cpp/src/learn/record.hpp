@@ -32,6 +32,7 @@ struct Recording {
 // The index of `value` in the names known. Throws Error.
 int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known);
 
+Distribution distribution_of(const ClippedPolicy& loss);
 void record(const Optimizer& optimizer, Recording& recording);
 // The same backward pass and update for a single sample, without stored gradients; false where that cannot be.
 bool record_online(const Recording& recording, Program& backward, Program& update);

@@ -13,7 +13,7 @@ Learner::Epoch Learner::prepare_epochs(const Pass& pass, int64_t samples, bool s
   WorkLayout layout(space_epoch);
   const auto size = [](int64_t n) { return static_cast<std::size_t>(n); };
   const int64_t ordered = shuffle ? samples : 0;
-  Epoch epoch{{pass.sums, ordered, network_->seed(), epoch_, alive_, {}, {}}, {pass.sums, epoch_, alive_, classification(), 0, {}, {}}};
+  Epoch epoch{{pass.sums, ordered, network_->seed(), epoch_, alive_, {}, {}}, {pass.sums, epoch_, alive_, counts(), 0, {}, {}}};
   epoch.end.loss = layout.take<double>(size(epochs));
   epoch.end.accuracy = layout.take<double>(size(epochs));
   epoch.begin.order = layout.take<uint32_t>(size(ordered));
@@ -25,7 +25,7 @@ Learner::Epoch Learner::prepare_epochs(const Pass& pass, int64_t samples, bool s
 }
 
 Later<History> Learner::run_later(const Samples& samples, const RunOptions& options) {
-  check(options), check("learner.run", *network_, loss_, samples);
+  check(options), check("learner.run", *this, samples);
   if (network_->together()) return run_together(samples, options);
   const int64_t batch_size = std::min(options.batch_size, samples.count), epochs = options.epochs;
   const int runs = network_->runs(), threads = get_threads(), workspaces = std::min(threads, runs);

@@ -39,15 +39,16 @@ struct Flow {
 
 }  // namespace
 
+// Room for so many weights.
+Ref<float> Network::place(int64_t count) {
+  const Ref<float> ref{space_network, static_cast<uint64_t>(weights_count_) * sizeof(float)};
+  weights_count_ += (count + 15) / 16 * 16;
+  return ref;
+}
+
 void Network::add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape) {
   node.parameter = static_cast<int>(parameters_.size());
   const std::string prefix = std::to_string(node.layer) + ".";
-  const auto aligned = [](int64_t n) { return (n + 15) / 16 * 16; };
-  const auto place = [&](int64_t count) {
-    const Ref<float> ref{space_network, static_cast<uint64_t>(weights_count_) * sizeof(float)};
-    weights_count_ += aligned(count);
-    return ref;
-  };
   parameters_.push_back({prefix + "weight", std::move(shape), rows, columns, positions, channels, place(rows * columns)});
   parameters_.push_back({prefix + "bias", {rows}, rows, 1, 1, 1, place(rows)});
 }
@@ -57,6 +58,8 @@ void Network::build() {
   const auto expect_image = [&](const std::string& at) {
     if (!flow.image) throw Error(at + "needs an image [C, H, W], got a flat input of " + std::to_string(flow.size()));
   };
+  if (options_.layers.size() > most_layers)
+    throw Error("[network] layers must be at most " + std::to_string(most_layers) + ", got " + std::to_string(options_.layers.size()));
   for (std::size_t i = 0; i < options_.layers.size(); ++i) {
     Node node;
     node.layer = static_cast<int>(i);
@@ -72,7 +75,9 @@ void Network::build() {
               const std::string at = where("linear", i);
               expect_between(at, "outputs", l.outputs, 1);
               if (flow.image) throw Error(at + "needs a flat input: put Flatten() before it");
+              expect_between(at, "fan_in", l.fan_in, 0);
               node.kind = Node::Kind::linear;
+              node.fan_in = l.fan_in;
               node.linear = {static_cast<int32_t>(flow.size()), l.outputs};
               // A flattened image arrives as (H, W, C); users see (C, H, W).
               add_parameters(node, l.outputs, flow.size(), flow.size() / flow.channels, flow.channels, {l.outputs, flow.size()});
@@ -133,6 +138,16 @@ void Network::build() {
             },
             [&](const Tanh&) { return activation(Activation::tanh), true; },
             [&](const Sigmoid&) { return activation(Activation::sigmoid), true; },
+            [&](const LogStd& l) {
+              const std::string at = where("logstd", i);
+              if (i + 1 < options_.layers.size()) throw Error(at + "must be the last layer");
+              if (!(l.initial >= -80 && l.initial <= 80))
+                throw Error(at + "initial must be from -80 to 80, got " + std::to_string(l.initial));
+              parameters_.push_back({std::to_string(i) + ".log_std", {flow.size()}, flow.size(), 1, 1, 1, place(flow.size())});
+              log_std_ = parameters_.back().ref;
+              initial_log_std_ = l.initial;
+              return false;
+            },
         },
         options_.layers[i]);
     if (!computes) continue;
@@ -160,7 +175,7 @@ void Network::build() {
       nodes_.push_back(node);
     }
   }
-  if (parameters_.empty()) throw Error("[network] layers must contain a Linear or a Conv2d");
+  if (nodes_.empty() || parametric_layers() == 0) throw Error("[network] layers must contain a Linear or a Conv2d");
   if (nodes_.back().output_size != nodes_.back().channels)
     throw Error("[network] layers must end with a Linear, or a Conv2d down to one position");
 }
@@ -185,6 +200,7 @@ void Network::find_units() {
     g.width = last.width;
     g.place = node.layer;
     g.next_place = next.layer;
+    g.key = key(node.layer);
     g.incoming = incoming.ref;
     g.bias = parameters_[static_cast<std::size_t>(node.parameter) + 1].ref;
     g.outgoing = outgoing.ref;

@@ -57,7 +57,7 @@ InitialDistribution Network::initial(const Node& node, const std::string& name) 
   const int64_t taps = conv ? weight.positions : 1;
   const Node* after = &node + 1 < nodes_.data() + nodes_.size() ? &node + 1 : nullptr;
   const double kaiming_gain = node.kind == Node::Kind::conv_relu_pool ? std::sqrt(2.0) : gain(after);
-  const Fans fans{static_cast<double>(weight.columns), static_cast<double>(weight.rows * taps), kaiming_gain};
+  const Fans fans{static_cast<double>(node.fan_in ? node.fan_in : weight.columns), static_cast<double>(weight.rows * taps), kaiming_gain};
   std::string known;
   for (const Initialiser& i : initialisers) {
     if (name == i.name) return i.rule(fans);

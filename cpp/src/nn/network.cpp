@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 #include "klopf/error.hpp"
 #include "klopf/threads.hpp"
@@ -15,6 +16,8 @@ Network::Network(NetworkOptions options) : options_(std::move(options)) {
   const auto& shape = options_.input_shape;
   if ((shape.size() != 1 && shape.size() != 3) || std::any_of(shape.begin(), shape.end(), [](int64_t n) { return n < 1 || n > 1 << 24; }))
     throw Error("[network] input_shape must be (inputs,) or (channels, height, width), each at least 1");
+  if (options_.stream < 0 || options_.stream >= most_streams)
+    throw Error("[network] stream must be from 0 to " + std::to_string(most_streams - 1) + ", got " + std::to_string(options_.stream));
   if (options_.runs < 1) throw Error("[network] runs must be at least 1, got " + std::to_string(options_.runs));
   constexpr int most_together = 65535;  // a grid's third dimension
   if (together() && options_.runs > most_together)
@@ -45,6 +48,7 @@ Network::Network(NetworkOptions options) : options_(std::move(options)) {
   blocks_.put(seed_, options_.seeds);
   for (const Node& node : nodes_)
     if (node.parameter >= 0) draw(node);
+  put_log_std(initial_log_std_);
 }
 
 void Network::draw(const Node& node) {
@@ -52,7 +56,7 @@ void Network::draw(const Node& node) {
   const DrawWeights op{initial(node, options_.init),
                        static_cast<int32_t>(weight.rows),
                        static_cast<int32_t>(weight.columns),
-                       node.layer,
+                       key(node.layer),
                        weight.ref,
                        parameters_[static_cast<std::size_t>(node.parameter) + 1].ref,
                        seed_,
@@ -68,6 +72,14 @@ void Network::for_plays(F work) {
   play.stride[space_network] = blocks_.stride();
   play.runs = together() ? runs() : 1;
   for (int r = 0; r < runs(); r += play.runs, play.base[space_network] += blocks_.stride()) work(play);
+}
+
+void Network::put_log_std(double value) {
+  if (log_std_.present()) blocks_.put(log_std_, std::vector<float>(static_cast<std::size_t>(runs() * outputs()), static_cast<float>(value)));
+}
+
+int Network::parametric_layers() const {
+  return static_cast<int>(std::count_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.parameter >= 0; }));
 }
 
 void Network::reset(const std::vector<int>& layers, const std::string& to) {
@@ -96,10 +108,15 @@ void Network::reset(const std::vector<int>& layers, const std::string& to) {
   }
 }
 
-void Network::reset_all() {
-  std::vector<int> layers;
-  for (std::size_t i = 0; 2 * i < parameters_.size(); ++i) layers.push_back(static_cast<int>(i));
-  reset(layers, "initial");
+void Network::reset(const std::string& to) {
+  std::vector<int> layers(static_cast<std::size_t>(parametric_layers()));
+  std::iota(layers.begin(), layers.end(), 0);
+  reset(layers, to);
+  put_log_std(to == "initial" ? initial_log_std_ : 0);
+}
+
+void Network::restart() {
+  reset("initial");
   clear_for_restart(layout_, blocks_);
 }
 
@@ -117,7 +134,7 @@ Batch Network::batch(const Samples& samples, int run, int64_t first, int64_t cou
   batch.targets_run = samples.targets_per_run ? samples.count : 0;
   batch.x = static_cast<const char*>(samples.x) + run * batch.x_run;
   if (samples.labels) batch.labels = samples.labels + run * batch.targets_run;
-  if (samples.targets) batch.targets = samples.targets + run * batch.targets_run * outputs();
+  if (samples.targets) batch.targets = samples.targets + run * batch.targets_run * target_size(samples);
   batch.scale = samples.scale;
   batch.offset = samples.offset;
   batch.first = first;
@@ -156,7 +173,7 @@ Samples Network::stage(const Samples& samples) {
   const int64_t in_all = samples.count * (samples.per_run ? runs() : 1), judged = samples.count * (samples.targets_per_run ? runs() : 1);
   copy(staged.x, in_all, input_size_ * (samples.type == InputType::uint8 ? 1 : 4));
   copy(staged.labels, judged, 4);
-  copy(staged.targets, judged, 4 * outputs());
+  copy(staged.targets, judged, 4 * target_size(samples));
   copy(staged.scale, channels_, 4);
   copy(staged.offset, channels_, 4);
   return staged;

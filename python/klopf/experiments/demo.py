@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klopf.experiments import imagenet
-from klopf.experiments.methods import Line, resolve
+from klopf.experiments.lines import Line
+from klopf.experiments.methods import IMAGE_METHODS
+from klopf.experiments.place import Where, resumable, taken_from
 from klopf.experiments.results import FIGURE, LineResults, free_folder, read_results
+from klopf.experiments.session import hold
 from klopf.experiments.settings import Parser, option
 from klopf.experiments.statistics import bootstrap_interval, mean
 
@@ -59,34 +62,26 @@ class Settings:
     quiet: bool = option(False, "show no progress")
 
 
-@dataclass(frozen=True)
-class Where(imagenet.Where):
-    """Where the results go."""
-
-    out: str | None = option(
-        None, "results folder (default: results/demo, or the next number that is free)", placeholder="FOLDER"
-    )
-
-
 def command(arguments: Sequence[str]) -> None:
     """`klopf demo`."""
     parser = Parser("klopf demo", Settings.__doc__ or "")
     parser.add_settings(Where)
     parser.add_settings(Settings)
     given = parser.parse(arguments)
-    where = Where(**{name: given.pop(name) for name in ("out", "overwrite", "resume") if name in given})
+    where = taken_from(given)
     if where.resume is None:
         path = where.out or free_folder("results/demo")
         options = {**PRESET, **dataclasses.asdict(Settings(**given))}
         lines = [
-            Line(name, resolve(name, "paper", {**EVERY_METHOD, **own}), {}) for name, own in METHODS.items()
+            Line(name, IMAGE_METHODS.resolve(name, "paper", {**EVERY_METHOD, **own}), {})
+            for name, own in METHODS.items()
         ]
         plan = imagenet.plan(options, ["demo", *arguments], lines)
-        imagenet.run(plan, path, overwrite=where.overwrite, program="klopf demo")
+        hold(plan, path, overwrite=where.overwrite, program="klopf demo")
     else:
         path = where.resume
-        plan = imagenet.planned(path, imagenet.resumable(given, where))
-        imagenet.run(plan, path, resume=True, program="klopf demo")
+        plan = imagenet.planned(path, resumable(given, where))
+        hold(plan, path, resume=True, program="klopf demo")
     print(table(read_results(path)))
     print(f"figure: {Path(path) / FIGURE}.png")
 

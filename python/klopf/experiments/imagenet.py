@@ -15,7 +15,6 @@ import dataclasses
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,23 +25,15 @@ from numpy.typing import NDArray
 import klopf as kl
 from klopf import metrics
 from klopf.data.source import ImageSource, open_source
-from klopf.experiments.methods import (
-    METHODS,
-    PROFILES,
-    Line,
-    NetworkSize,
-    defaults_text,
-    line_of,
-    lines,
-    method_options,
-)
+from klopf.experiments.lines import Line
+from klopf.experiments.methods import IMAGE_METHODS, METHODS, PROFILES, Backprop, NetworkSize
+from klopf.experiments.place import resumable, taken_from, Where
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
-from klopf.experiments.results import CHECKPOINT, FIGURE, MEASURED, Folder, free_folder, read_settings
-from klopf.experiments.session import Session
+from klopf.experiments.results import FIGURE, Folder, Table, free_folder, read_settings
+from klopf.experiments.session import Session, hold
 from klopf.experiments.settings import Parser, option
 from klopf.experiments.statistics import mean
-from klopf.experiments.stop import StopSignals
 from klopf.experiments.stream import SPLITS, Task, TaskStream, probe_images
 
 Values = NDArray[np.float64]
@@ -89,25 +80,15 @@ class Settings:
     quiet: bool = option(False, "show no progress")
 
 
-@dataclass(frozen=True)
-class Where:
-    """Where the results go."""
-
-    out: str | None = option(
-        None,
-        "results folder (default: results/imagenet, or the next number that is free)",
-        placeholder="FOLDER",
-    )
-    overwrite: bool = option(False, "replace the results that --out has")
-    resume: str | None = option(None, "go on with the experiment in a results folder", placeholder="FOLDER")
-
-
-OPERATIONAL = (
-    "checkpoint_every",
-    "threads",
-    "figure",
-    "quiet",
-)  # change no result: free to differ on resuming
+MEASURED = (
+    "accuracy",  # share of the test images that are classified correctly, at the end of the task
+    "train_loss",  # mean over the last epoch
+    "dormant_rate",  # this and the following on the probe images, see klopf.metrics
+    "dead_units",
+    "effective_rank",
+    "weight_magnitude",
+    "diverged",  # 1 from the task on at which loss or weights were no longer finite
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +96,7 @@ class Plan:
     """Everything that decides the results."""
 
     settings: Settings
-    lines: list[Line]
+    lines: list[Line[Backprop]]
     source: ImageSource
     command: list[str]
 
@@ -123,6 +104,15 @@ class Plan:
     def seeds(self) -> list[int]:
         """One seed a run."""
         return [self.settings.seed + run for run in range(self.settings.runs)]
+
+    @property
+    def table(self) -> Table:
+        """One row a task."""
+        return Table(MEASURED)
+
+    def experiment(self) -> Experiment:
+        """It, at its beginning."""
+        return Experiment(self)
 
     def describe(self) -> dict[str, Any]:
         """What settings.json holds; `planned` reads it back."""
@@ -132,6 +122,7 @@ class Plan:
             "settings": dataclasses.asdict(self.settings),
             "lines": [line.describe() for line in self.lines],
             "seeds": self.seeds,
+            "table": self.table.describe(),
             "data": self.source.describe(),
             "versions": {
                 "klopf": kl.__version__,
@@ -142,7 +133,7 @@ class Plan:
         }
 
 
-def plan(given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line] | None = None) -> Plan:
+def plan(given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line[Backprop]] | None = None) -> Plan:
     """The plan for given options of `Settings` and of the methods (a list of values each).
 
     command: the words of the command line, for the settings file.  chosen: the lines, where they do not
@@ -152,7 +143,7 @@ def plan(given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line
     settings = Settings(**{name: _frozen(value) for name, value in given.items() if name in names})
     of_methods = {name: value for name, value in given.items() if name not in names}
     if chosen is None:
-        chosen = lines(settings.method, settings.profile, of_methods)
+        chosen = IMAGE_METHODS.lines(settings.method, settings.profile, of_methods)
     else:
         settings = dataclasses.replace(settings, method=tuple(line.method.name for line in chosen))
     return Plan(settings, list(chosen), _source(settings), list(command))
@@ -163,7 +154,7 @@ def planned(folder: str | Path, changed: Mapping[str, Any]) -> Plan:
     described = read_settings(folder)
     try:
         settings = Settings(**{name: _frozen(value) for name, value in described["settings"].items()})
-        chosen = [line_of(line) for line in described["lines"]]
+        chosen = [IMAGE_METHODS.line_of(line) for line in described["lines"]]
         command = shlex.split(described["command"])[1:]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
@@ -210,8 +201,18 @@ class Experiment:
         size = NetworkSize(settings.channels, settings.kernels, settings.hidden, settings.classes_per_task)
         shape = (3, self.source.size, self.source.size)
         where = (settings.device, settings.precision)
-        self.learners = [line.method.build(size, shape, plan.seeds, *where) for line in plan.lines]
-        self.record = Record(train_loss=np.full(settings.runs, np.nan))
+        self.parts = [line.method.build(size, shape, plan.seeds, *where) for line in plan.lines]
+        self.record = Record()
+
+    @property
+    def arithmetic(self) -> str:
+        return self.parts[0].net._arithmetic
+
+    def progress(self) -> Progress:
+        settings, record, lines = self.settings, self.record, len(self.parts)
+        steps = lines * settings.epochs
+        done = record.task * steps + record.line * settings.epochs + record.done
+        return Progress("task", settings.tasks, steps, done, settings.quiet)
 
     def run(self, folder: Folder, session: Session) -> None:
         """Everything that is left to do."""
@@ -228,14 +229,14 @@ class Experiment:
 
     def learn(self, task: int, index: int, images: Task, session: Session) -> Values:
         """One line learns one task: what is measured at its end [R, MEASURED]."""
-        line, learner, record = self.plan.lines[index], self.learners[index], self.record
-        if record.epoch == 0:
+        line, learner, record = self.plan.lines[index], self.parts[index], self.record
+        if record.done == 0:
             line.method.begin_task(learner, task)
         alive = learner.alive.copy()
         # Copied to a GPU once, not again for every slice.
         train = images.train if learner.net.device == "cpu" else learner.net.to_device(images.train)
-        while record.epoch < self.settings.epochs:
-            epochs = session.slice(index, self.settings.epochs - record.epoch)
+        while record.done < self.settings.epochs:
+            epochs = session.slice(index, self.settings.epochs - record.done)
             with session.training(index, line.label, epochs):
                 history = learner.run(
                     train,
@@ -245,14 +246,14 @@ class Experiment:
                     shuffle=True,
                     **self.pixels,
                 )
-                record.train_loss = np.asarray(history.loss[:, -1], dtype=np.float64)  # waits for a GPU
-            record.epoch += epochs
-            if record.epoch < self.settings.epochs:
+                record.carried["train_loss"] = np.asarray(history.loss[:, -1], dtype=np.float64)  # waits for a GPU
+            record.done += epochs
+            if record.done < self.settings.epochs:
                 session.serve()
         values = self.measure(task, learner, images, session)
         for run in np.flatnonzero(alive & ~learner.alive):
             session.progress.note(f"{line.label}: run {run} diverged in task {task + 1}")
-        session.progress.measured(line.label, *_means(values))
+        session.progress.measured(line.label, _said(values))
         return values
 
     def measure(self, task: int, learner: kl.Learner, images: Task, session: Session) -> Values:
@@ -261,7 +262,7 @@ class Experiment:
             result = learner.evaluate(images.test, images.test_labels, **self.pixels)
         found = {
             "accuracy": result.accuracy,
-            "train_loss": self.record.train_loss,
+            "train_loss": self.record.carried["train_loss"],
             "diverged": ~learner.alive,
         }
         if task % self.settings.metrics_every == 0 or task == self.settings.tasks - 1:
@@ -276,59 +277,13 @@ class Experiment:
         return values
 
 
-def _means(values: Values) -> tuple[float, float]:
-    """Mean accuracy and dormant rate over the runs that have them, for the progress."""
-    accuracy, dormant = values[:, [MEASURED.index("accuracy"), MEASURED.index("dormant_rate")]].T
-    return float(mean(accuracy)), float(mean(dormant))
-
-
-def run(
-    plan: Plan,
-    path: str | Path,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    program: str = "klopf imagenet",
-) -> None:
-    """Do the experiment, or the rest of it, in the results folder `path`, and draw the figure.
-
-    program: what the person has to type, with --resume, to go on.  Raises Stopped after SIGINT or SIGTERM,
-    once the checkpoint is written, and kl.Error for what the person can mend.
-    """
-    settings, folder = plan.settings, Folder(path)
-    if not resume and not overwrite:
-        folder.refuse_results()
-    if settings.threads:
-        kl.set_threads(settings.threads)
-    experiment = Experiment(plan)
-    record = experiment.record
-    with StopSignals() as stop, closing(folder):
-        if resume:
-            folder.lock()
-            if (folder / CHECKPOINT).exists():  # else it was killed before its first one, and begins again
-                record.load(folder / CHECKPOINT, experiment.learners)
-            elif folder.has_rows():
-                raise kl.Error(f"{path} has results but no {CHECKPOINT} to go on from; choose another --out")
-        else:
-            folder.create(plan.describe(), overwrite=overwrite)
-        folder.begin_results([line.describe() for line in plan.lines], plan.seeds, record.rows)
-        steps = len(plan.lines) * settings.epochs
-        done = record.task * steps + record.line * settings.epochs + record.epoch
-        progress = Progress(settings.tasks, steps, done, settings.quiet)
-        every = settings.checkpoint_every
-        with Session(
-            folder, record, experiment.learners, progress, stop, program=program, checkpoint_every=every
-        ) as session:
-            try:
-                experiment.run(folder, session)
-            except (kl.Error, MemoryError):
-                if not resume and not record.rows and record.epoch == 0:
-                    folder.discard()  # so that the same command, mended, finds the folder free
-                raise
-    if settings.figure:
-        from klopf.experiments.plot import plot
-
-        plot([path], Path(path) / f"{FIGURE}.png")
+def _said(values: Values) -> dict[str, str]:
+    """For the progress: mean accuracy and dormant share over the runs that have them."""
+    accuracy, dormant = (float(mean(values[:, MEASURED.index(name)])) for name in ("accuracy", "dormant_rate"))
+    said = {"accuracy": f"{accuracy:.1%}" if accuracy == accuracy else "diverged"}
+    if dormant == dormant:
+        said["dormant"] = f"{dormant:.0%} dormant"
+    return said
 
 
 # --- the command --------------------------------------------------------------------------------------------
@@ -342,26 +297,15 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_settings(Where)
     parser.add_settings(Settings)
     group = parser.add_argument_group("settings of the methods (with several values: one line each)")
-    for asked in method_options().values():
-        parser.add_option(group, asked, defaults_text(asked.name), several=True)
+    for asked in IMAGE_METHODS.options().values():
+        parser.add_option(group, asked, IMAGE_METHODS.defaults_text(asked.name), several=True)
     given = parser.parse(arguments)
-    where = Where(**{name: given.pop(name) for name in ("out", "overwrite", "resume") if name in given})
+    where = taken_from(given)
     if where.resume is None:
         path = where.out or free_folder("results/imagenet")
-        run(plan(given, ["imagenet", *arguments]), path, overwrite=where.overwrite)
+        hold(plan(given, ["imagenet", *arguments]), path, overwrite=where.overwrite, program="klopf imagenet")
     else:
         path = where.resume
-        run(planned(path, resumable(given, where)), path, resume=True)
+        hold(planned(path, resumable(given, where)), path, resume=True, program="klopf imagenet")
     figure = (Path(path) / f"{FIGURE}.png").exists()
     print(f"results{' and figure' if figure else ''} in {path}")
-
-
-def resumable(given: Mapping[str, Any], where: Where) -> dict[str, Any]:
-    """The options that may come with --resume; kl.Error for any other."""
-    refused = [name for name in given if name not in OPERATIONAL]
-    refused += [name for name in ("out", "overwrite") if getattr(where, name)]
-    if refused:
-        raise kl.Error(
-            f"--resume takes the settings from its folder, got --{refused[0].replace('_', '-')} as well"
-        )
-    return dict(given)

@@ -1,22 +1,19 @@
-"""The methods that are compared: one settings dataclass each, which is the command line too.
+"""The methods that streams of images compare.
 
-A method knows how to build its learner and what happens between two tasks.  Values that were published with a
-method stand in `PUBLISHED`; where a paper and its authors' code differ, the two profiles spell the difference
-out.
+A method knows how to build its learner and what happens between two tasks.
 Source: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632 (2024), and its public
 code.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import klopf as kl
-from klopf.experiments.settings import Option, option, options, written
+from klopf.experiments.lines import Methods
+from klopf.experiments.settings import option
 
 
 @dataclass(frozen=True)
@@ -228,81 +225,4 @@ PROFILES["authors"]["cbp"].update(
     reset_optimizer_state=False,  # momentum is never touched
 )
 
-
-def resolve(name: str, profile: str, given: Mapping[str, Any]) -> Backprop:
-    """A method with every setting filled in: what was given, else the profile, else what was published."""
-    return METHODS[name](**{**PUBLISHED[name], **PROFILES[profile][name], **given})
-
-
-def method_options() -> dict[str, Option]:
-    """Every option that some method has, by name, in the order in which the methods add them."""
-    return {one.name: one for method in METHODS.values() for one in options(method)}
-
-
-def defaults_text(name: str) -> str:
-    """For the help: an option's default in both profiles, by method."""
-    parts = []
-    for profile in ("authors", "paper"):
-        values: dict[str, list[str]] = {}
-        for method in METHODS:
-            settings = resolve(method, profile, {})
-            if hasattr(settings, name):
-                values.setdefault(written(getattr(settings, name)), []).append(method)
-        several = len(values) > 1
-        text = ", ".join((f"{'/'.join(who)} " if several else "") + value for value, who in values.items())
-        parts.append(text)
-    return f"default: {parts[0]}" if parts[0] == parts[1] else f"authors: {parts[0]}; paper: {parts[1]}"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A method with all its settings.  swept: those that differ between the lines of a call."""
-
-    label: str
-    method: Backprop
-    swept: dict[str, Any]
-
-    def describe(self) -> dict[str, Any]:
-        """For the settings file; `line_of` reads it back."""
-        return {
-            "label": self.label,
-            "method": self.method.name,
-            "settings": dataclasses.asdict(self.method),
-            "swept": self.swept,
-        }
-
-
-def line_of(described: Mapping[str, Any]) -> Line:
-    """The line that `Line.describe` wrote down."""
-    method = METHODS[described["method"]](**described["settings"])
-    return Line(described["label"], method, dict(described["swept"]))
-
-
-def lines(names: Sequence[str], profile: str, given: Mapping[str, Sequence[Any]]) -> list[Line]:
-    """Every method with every combination of the values given for the settings that it has.
-
-    Raises kl.Error for an option that none of the methods has, and for a method or value named twice.
-    """
-    fields = {name: {one.name for one in options(METHODS[name])} for name in names}
-    for setting, values in given.items():
-        owners = [name for name in METHODS if any(one.name == setting for one in options(METHODS[name]))]
-        if not any(setting in fields[name] for name in names):
-            flag = "--" + setting.replace("_", "-")
-            raise kl.Error(f"{flag} is an option of {', '.join(owners)}, got only {', '.join(names)}")
-        _once("--" + setting.replace("_", "-"), values)
-    _once("--method", names)
-    made = []
-    for name in names:
-        own = [setting for setting in given if setting in fields[name]]
-        for values in itertools.product(*(given[setting] for setting in own)):
-            chosen = dict(zip(own, values, strict=True))
-            swept = {setting: value for setting, value in chosen.items() if len(given[setting]) > 1}
-            parts = [f"{setting.replace('_', ' ')} {written(value)}" for setting, value in swept.items()]
-            made.append(Line(", ".join([name, *parts]), resolve(name, profile, chosen), swept))
-    return made
-
-
-def _once(flag: str, values: Sequence[Any]) -> None:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise kl.Error(f"{flag} names {written(value)} twice")
+IMAGE_METHODS = Methods(METHODS, PUBLISHED, {name: PROFILES[name] for name in ("authors", "paper")})

@@ -10,25 +10,24 @@ LINE_SECONDS = 30.0  # between two lines where there is no terminal
 
 
 class Progress:
-    """Progress on standard error: task, time left, and for each line its latest accuracy and dormant share.
+    """Progress on standard error: task or step, time left, and for each line what it measured last.
 
-    tasks: how many there are.  steps_per_task: calls of `advance(1)` that one task takes.  done: steps
-    already done.
+    counter: "task" or "step".  count: how many there are.  each: calls of `advance(1)` that one takes.
+    done: calls that were made before.
     """
 
-    def __init__(self, tasks: int, steps_per_task: int, done: int, quiet: bool) -> None:
-        self._tasks, self._steps_per_task = tasks, steps_per_task
+    def __init__(self, counter: str, count: int, each: int, done: int, quiet: bool) -> None:
+        self._counter, self._tasks, self._steps_per_task = counter, count, each
         self._first = self._done = done
         self._quiet = quiet
-        self._latest: dict[str, str] = {}
-        self._dormant: dict[str, str] = {}
+        self._latest: dict[str, dict[str, str]] = {}
         self._begin = self._last_line = time.monotonic()
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=tasks * steps_per_task,
+                total=count * each,
                 initial=done,
                 smoothing=0,
                 dynamic_ncols=True,
@@ -52,14 +51,14 @@ class Progress:
             self._last_line = time.monotonic()
             print(self._line(), file=sys.stderr, flush=True)
 
-    def measured(self, label: str, accuracy: float, dormant: float) -> None:
-        """A line's latest mean accuracy and dormant share, from 0 to 1; dormant is NaN if not measured."""
-        if dormant == dormant:
-            self._dormant[label] = f", {dormant:.0%} dormant"
-        text = f"{accuracy:.1%}" + self._dormant.get(label, "") if accuracy == accuracy else "diverged"
-        self._latest[label] = f"{label} {text}"
+    def measured(self, label: str, said: dict[str, str]) -> None:
+        """A line's latest measurements in words, by name; those that are not measured again stay."""
+        self._latest.setdefault(label, {}).update(said)
         if self._bar is not None:
-            self._bar.set_postfix_str("; ".join(self._latest.values()), refresh=False)
+            self._bar.set_postfix_str(self._said(), refresh=False)
+
+    def _said(self) -> str:
+        return "; ".join(f"{label} {', '.join(said.values())}" for label, said in self._latest.items())
 
     def note(self, text: str) -> None:
         """Say something that stays on the screen."""
@@ -68,17 +67,19 @@ class Progress:
         elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
 
-    def _task(self) -> int:
-        return min(self._done // self._steps_per_task + 1, self._tasks)
+    def _where(self) -> str:
+        if self._counter == "step":
+            return f"{self._done // self._steps_per_task:,} of {self._tasks:,} steps"
+        return f"{self._counter} {min(self._done // self._steps_per_task + 1, self._tasks)}/{self._tasks}"
 
     def _describe(self) -> None:
-        self._bar.set_description_str(f"task {self._task()}/{self._tasks},", refresh=False)
+        self._bar.set_description_str(f"{self._where()},", refresh=False)
 
     def _line(self) -> str:
         left = self._tasks * self._steps_per_task - self._done
         seconds = (time.monotonic() - self._begin) / max(self._done - self._first, 1) * left
-        text = f"task {self._task()}/{self._tasks}, {duration(seconds)} left"
-        return ": ".join([text, *(["; ".join(self._latest.values())] if self._latest else [])])
+        text = f"{self._where()}, {duration(seconds)} left"
+        return ": ".join([text, *([self._said()] if self._latest else [])])
 
 
 def duration(seconds: float) -> str:

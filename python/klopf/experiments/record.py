@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,47 +15,56 @@ from klopf import checkpoint
 
 Array = NDArray[np.float64]
 
-_POSITION = ("task", "line", "epoch")
+_POSITION = ("task", "line", "done")
+
+
+class Part(Protocol):
+    """What learns on one line of an experiment."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything that it goes on from."""
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """What `state` gave, back in place."""
 
 
 @dataclass
 class Record:
     """The position in the loop over tasks and lines, and the measurements of all that lies before it.
 
-    epoch: epochs of the current task that the current line has done; 0 where it has not begun.
-    train_loss: mean training loss of that line's latest epoch [R].
-    rows: one array [R, results.MEASURED] for each finished task and line, in order.
+    task: number of the task, or of the stretch of an endless one, from 0.
+    done: what the current line has done of it, in epochs or steps; 0 where it has not begun.
+    carried: what the current line carries from one slice to the next.
+    rows: one array [R, measured] for each finished task and line, in order.
     """
 
-    train_loss: Array
     task: int = 0
     line: int = 0
-    epoch: int = 0
+    done: int = 0
+    carried: dict[str, Array] = field(default_factory=dict)
     rows: list[Array] = field(default_factory=list)
 
     def finish_line(self, measured: Array, lines: int) -> None:
         """Keep what was measured at the end of the current task and move to the next line or task."""
         self.rows.append(measured)
-        self.epoch = 0
-        self.train_loss = np.full_like(self.train_loss, np.nan)
+        self.done = 0
+        self.carried.clear()
         self.line += 1
         if self.line == lines:
             self.task, self.line = self.task + 1, 0
 
-    def save(self, path: Path, learners: Sequence[kl.Learner]) -> None:
-        """Write everything, learners included, to `path` at once or not at all."""
-        arrays = {"train_loss": self.train_loss}
+    def save(self, path: Path, parts: Sequence[Part], arithmetic: str) -> None:
+        """Write everything, what learns included, to `path` at once or not at all."""
+        arrays = {f"carried/{name}": array for name, array in self.carried.items()}
         if self.rows:
             arrays["rows"] = np.stack(self.rows)
-        for index, learner in enumerate(learners):
-            for name, array in learner.state().items():
+        for index, part in enumerate(parts):
+            for name, array in part.state().items():
                 arrays[f"line{index}/{name}"] = array
         position = {name: getattr(self, name) for name in _POSITION}
-        checkpoint.write(
-            path, arrays, {**position, "arithmetic": _arithmetic(learners), "version": kl.__version__}
-        )
+        checkpoint.write(path, arrays, {**position, "arithmetic": arithmetic, "version": kl.__version__})
 
-    def load(self, path: Path, learners: Sequence[kl.Learner]) -> None:
+    def load(self, path: Path, parts: Sequence[Part], arithmetic: str) -> None:
         """Go back to what `save` wrote, with a warning where that was at another instruction-set
         level or on another device.
 
@@ -62,20 +72,17 @@ class Record:
         """
         arrays, meta = checkpoint.read(path)
         try:
-            self.train_loss = arrays["train_loss"]
             self.rows = list(arrays.get("rows", ()))
             for name in _POSITION:
                 setattr(self, name, int(meta[name]))
             before = str(meta["arithmetic"])
         except (KeyError, ValueError, TypeError) as error:
             raise kl.Error(f"{path} is not the checkpoint of an experiment: {error} is missing") from error
-        for index, learner in enumerate(learners):
-            prefix = f"line{index}/"
-            learner.load_state(
-                {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-            )
-        checkpoint.warn_of_other_arithmetic(path, before, _arithmetic(learners))
+        self.carried = _within(arrays, "carried/")
+        for index, part in enumerate(parts):
+            part.load_state(_within(arrays, f"line{index}/"))
+        checkpoint.warn_of_other_arithmetic(path, before, arithmetic)
 
 
-def _arithmetic(learners: Sequence[kl.Learner]) -> str:
-    return learners[0].net._arithmetic if learners else ""
+def _within(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,6 +1,6 @@
 """The results folder: settings.json, results.csv, timings.json, checkpoint.safetensors and the figure.
 
-results.csv has one row for each task, line and run, in this order: a file that was cut short by a crash is
+results.csv has one row for each task (or stretch of steps), line and run, in this order: a file that was cut short by a crash is
 written anew from the checkpoint, so that resuming gives the same bytes as never having stopped.  Floats are
 written by `repr`.
 """
@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -29,15 +30,30 @@ except ImportError:  # not a POSIX system: two processes in one folder are then 
 
 Array = NDArray[np.float64]
 
-MEASURED = (
-    "accuracy",  # share of the test images that are classified correctly, at the end of the task
-    "train_loss",  # mean over the last epoch
-    "dormant_rate",  # this and the following on the probe images, see klopf.metrics
-    "dead_units",
-    "effective_rank",
-    "weight_magnitude",
-    "diverged",  # 1 from the task on at which loss or weights were no longer finite
-)
+
+@dataclass(frozen=True)
+class Table:
+    """The columns that tell what was measured, and when.
+
+    measured: their names; the last is a flag, 1 from when on a run no longer learns.
+    counter: "task", or "step".  every: tasks or steps from one row of a run to its next.  last: of the
+    last row, where it comes early.
+    """
+
+    measured: tuple[str, ...]
+    counter: str = "task"
+    every: int = 1
+    last: int | None = None
+
+    def at(self, index: int) -> int:
+        """What the counter says in the index-th row of a run."""
+        count = (index + 1) * self.every
+        return count if self.last is None else min(count, self.last)
+
+    def describe(self) -> dict[str, Any]:
+        """For the settings file."""
+        return asdict(self)
+
 
 SETTINGS, RESULTS, TIMINGS = "settings.json", "results.csv", "timings.json"
 CHECKPOINT = "checkpoint.safetensors"
@@ -104,13 +120,13 @@ class Folder:
         return read_settings(self.path)
 
     def begin_results(
-        self, lines: Sequence[dict[str, Any]], seeds: Sequence[int], rows: Sequence[Array]
+        self, table: Table, lines: Sequence[dict[str, Any]], seeds: Sequence[int], rows: Sequence[Array]
     ) -> None:
         """Write results.csv with everything measured so far (see `add_results`) and keep it open for more.
 
-        lines: as in the settings file.  rows: one [R, MEASURED] for each task and line, in order.
+        lines: as in the settings file.  rows: one [R, measured] for each task and line, in order.
         """
-        self._writer = _Rows(lines, seeds)
+        self._writer = _Rows(table, lines, seeds)
         with atomic_write(self / RESULTS, "w") as file:
             file.write(self._writer.header())
             for index, measured in enumerate(rows):
@@ -121,7 +137,7 @@ class Folder:
             raise Error(f"cannot write {self / RESULTS}: {reason(error)}") from error
 
     def add_results(self, index: int, measured: Array) -> None:
-        """Append the values [R, MEASURED] of task index // lines and line index % lines."""
+        """Append the values [R, measured] of task index // lines and line index % lines."""
         assert self._results is not None
         try:
             self._results.write(self._writer.rows(index, measured))
@@ -178,9 +194,18 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise Error(f"{folder} is no results folder: cannot read {path}: {reason(error)}") from error
     except ValueError as error:
         raise Error(f"expected JSON in {path}, got something else: {error}") from error
-    if not isinstance(settings, dict) or not {"settings", "lines", "seeds", "data"} <= set(settings):
+    if not isinstance(settings, dict) or not {"settings", "lines", "seeds", "table"} <= set(settings):
         raise Error(f"expected the settings of an experiment in {path}, got something else")
     return settings
+
+
+def table_of(folder: str | os.PathLike[str], settings: dict[str, Any]) -> Table:
+    """What its results are; Error where the settings do not say so."""
+    try:
+        described = dict(settings["table"])
+        return Table(tuple(described.pop("measured")), **described)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Error(f"expected a table in {Path(folder) / SETTINGS}, got {settings['table']}") from error
 
 
 # --- rows ---------------------------------------------------------------------------------------------------
@@ -189,20 +214,21 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
 class _Rows:
     """Rows of results.csv as text."""
 
-    def __init__(self, lines: Sequence[dict[str, Any]], seeds: Sequence[int]) -> None:
-        self.lines, self.seeds = lines, seeds
+    def __init__(self, table: Table, lines: Sequence[dict[str, Any]], seeds: Sequence[int]) -> None:
+        self.table, self.lines, self.seeds = table, lines, seeds
         self.swept = list(dict.fromkeys(name for line in lines for name in line["swept"]))
 
     def header(self) -> str:
-        return _text([["line", "method", *self.swept, "run", "seed", "task", *MEASURED]])
+        return _text([["line", "method", *self.swept, "run", "seed", self.table.counter, *self.table.measured]])
 
     def rows(self, index: int, measured: Array) -> str:
-        """The rows of all runs of one task and line; tasks are counted from 1, runs from 0."""
+        """The rows of all runs of one task and line; tasks and steps are counted from 1, runs from 0."""
         task, which = divmod(index, len(self.lines))
+        count = self.table.at(task)
         line = self.lines[which]
         start = [line["label"], line["method"], *(line["swept"].get(name, "") for name in self.swept)]
         return _text(
-            [*start, run, seed, task + 1, *(repr(value) for value in values[:-1]), int(values[-1])]
+            [*start, run, seed, count, *(repr(value) for value in values[:-1]), int(values[-1])]
             for run, (seed, values) in enumerate(zip(self.seeds, measured.tolist(), strict=True))
         )
 
@@ -214,18 +240,24 @@ def _text(rows: Any) -> str:
 
 
 class LineResults(NamedTuple):
-    """What one line measured.  values: for each name of MEASURED an array [R, T], NaN where missing."""
+    """What one line measured.
+
+    values: for each column an array [R, T], NaN where missing.  at: what the counter said [T].
+    """
 
     label: str
     method: str
     settings: dict[str, Any]
     values: dict[str, Array]
+    at: NDArray[np.int64]
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
     """Every line of a results folder, finished or not; Error where the files are not what was written."""
     settings = read_settings(folder)
     lines, runs = settings["lines"], len(settings["seeds"])
+    table = table_of(folder, settings)
+    measured = table.measured
     path = Path(folder) / RESULTS
     try:
         text = path.read_text(encoding="utf-8")
@@ -234,26 +266,27 @@ def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
     except UnicodeDecodeError as error:
         raise Error(f"expected text in {path}, got something else") from error
     header, *rows = text[: text.rfind("\n") + 1].splitlines() or [""]
-    if not header.endswith(",".join(MEASURED)):
-        raise Error(f"expected the columns {', '.join(MEASURED)} in {path}, got {header[:80]}")
+    if not header.endswith(",".join(measured)):
+        raise Error(f"expected the columns {', '.join(measured)} in {path}, got {header[:80]}")
     whole = len(rows) // runs * runs  # the rows of one task and line are there together, or left out
     if whole == 0:
-        raise Error(f"{folder} has no results yet: no task is finished")
+        raise Error(f"{folder} has no results yet: nothing was measured")
     columns = header.count(",") + 1
     try:
-        table = np.loadtxt(
+        numbers = np.loadtxt(
             rows[:whole],
             delimiter=",",
             quotechar='"',
-            usecols=range(columns - len(MEASURED), columns),
+            usecols=range(columns - len(measured), columns),
             ndmin=2,
         )
     except ValueError as error:
         raise Error(f"expected numbers in {path}, got something else: {error}") from error
-    blocks = table.reshape(-1, runs, len(MEASURED))
+    blocks = numbers.reshape(-1, runs, len(measured))
     found = []
     for index, line in enumerate(lines):
         own = blocks[index :: len(lines)].transpose(2, 1, 0)
-        values = {name: np.ascontiguousarray(own[column]) for column, name in enumerate(MEASURED)}
-        found.append(LineResults(line["label"], line["method"], line["settings"], values))
-    return [line for line in found if line.values["accuracy"].size]
+        values = {name: np.ascontiguousarray(own[column]) for column, name in enumerate(measured)}
+        at = np.array([table.at(k) for k in range(own.shape[2])])
+        found.append(LineResults(line["label"], line["method"], line["settings"], values, at))
+    return [line for line in found if line.at.size]

@@ -5,16 +5,35 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol
 
 import klopf as kl
 from klopf.experiments.progress import Progress
-from klopf.experiments.record import Record
-from klopf.experiments.results import CHECKPOINT, Folder
+from klopf.experiments.record import Part, Record
+from klopf.experiments.results import CHECKPOINT, FIGURE, Folder, Table
 from klopf.experiments.stop import Stopped, StopSignals
 
 SLICE_SECONDS = 1.0  # about how long training goes on before anything else is served
+
+
+class Experiment(Protocol):
+    """The loop over tasks and lines, from wherever the record stands."""
+
+    record: Record
+    parts: Sequence[Part]  # what learns on each line
+
+    @property
+    def arithmetic(self) -> str:
+        """What decides about the last bits of results."""
+
+    def progress(self) -> Progress:
+        """Of what is left to do."""
+
+    def run(self, folder: Folder, session: Session) -> None:
+        """Everything that is left to do."""
 
 
 class Session:
@@ -27,8 +46,7 @@ class Session:
     def __init__(
         self,
         folder: Folder,
-        record: Record,
-        learners: Sequence[kl.Learner],
+        experiment: Experiment,
         progress: Progress,
         stop: StopSignals,
         *,
@@ -36,9 +54,9 @@ class Session:
         checkpoint_every: float,
     ) -> None:
         self.progress, self._stop = progress, stop
-        self._folder, self._record, self._learners = folder, record, learners
+        self._folder, self._experiment = folder, experiment
         self._program, self._checkpoint_every = program, checkpoint_every
-        self._pace: dict[int, float] = {}  # seconds an epoch takes, by line
+        self._pace: dict[int, float] = {}  # seconds that an epoch or a step takes, by line
         before = folder.read_timings().get("seconds", {})
         self._seconds: dict[str, float] = {name: float(value) for name, value in before.items()}
         self._begin = self._saved = time.monotonic()
@@ -69,19 +87,19 @@ class Session:
             self._checkpoint()
 
     def slice(self, line: int, left: int) -> int:
-        """How many of the epochs that are left to train a line before the next `serve`."""
+        """How many of the epochs or steps that are left to train a line before the next `serve`."""
         if line not in self._pace:
             return 1
         return max(1, min(left, int(SLICE_SECONDS / max(self._pace[line], 1e-9))))
 
     @contextmanager
-    def training(self, line: int, label: str, epochs: int) -> Iterator[None]:
-        """Around so many epochs of one line."""
+    def training(self, line: int, label: str, count: int) -> Iterator[None]:
+        """Around so many epochs or steps of one line."""
         begin = time.monotonic()
         with self.timed(f"train {label}"):
             yield
-        self._pace[line] = (time.monotonic() - begin) / epochs
-        self.progress.advance(epochs)
+        self._pace[line] = (time.monotonic() - begin) / count
+        self.progress.advance(count)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -92,9 +110,68 @@ class Session:
 
     def _checkpoint(self) -> None:
         with self.timed("checkpoint"):
-            self._record.save(self._folder / CHECKPOINT, self._learners)
+            experiment = self._experiment
+            experiment.record.save(self._folder / CHECKPOINT, experiment.parts, experiment.arithmetic)
         now = time.monotonic()
         self._seconds["all"] = self._seconds.get("all", 0.0) + now - self._begin
         self._begin = self._saved = now
         seconds = {name: round(value, 3) for name, value in self._seconds.items()}
         self._folder.write_timings({"seconds": seconds, "threads": kl.get_threads()})
+
+
+class Plan(Protocol):
+    """Everything that decides the results.  settings: have the fields of `place.OPERATIONAL`."""
+
+    @property
+    def settings(self) -> Any: ...
+    @property
+    def lines(self) -> Sequence[Any]: ...
+    @property
+    def seeds(self) -> list[int]: ...
+    @property
+    def table(self) -> Table: ...
+
+    def describe(self) -> dict[str, Any]:
+        """What settings.json holds."""
+
+    def experiment(self) -> Experiment:
+        """It, at its beginning."""
+
+
+def hold(plan: Plan, path: str | Path, *, resume: bool = False, overwrite: bool = False, program: str) -> None:
+    """Do the experiment, or the rest of it, in the results folder `path`, and draw the figure.
+
+    program: what the person has to type, with --resume, to go on.  Raises Stopped after SIGINT or SIGTERM,
+    once the checkpoint is written, and kl.Error for what the person can mend.
+    """
+    settings, folder = plan.settings, Folder(path)
+    if not resume and not overwrite:
+        folder.refuse_results()
+    if settings.threads:
+        kl.set_threads(settings.threads)
+    experiment = plan.experiment()
+    record = experiment.record
+    with StopSignals() as stop, closing(folder):
+        if resume:
+            folder.lock()
+            if (folder / CHECKPOINT).exists():  # else it was killed before its first one, and begins again
+                record.load(folder / CHECKPOINT, experiment.parts, experiment.arithmetic)
+            elif folder.has_rows():
+                raise kl.Error(f"{path} has results but no {CHECKPOINT} to go on from; choose another --out")
+        else:
+            folder.create(plan.describe(), overwrite=overwrite)
+        folder.begin_results(plan.table, [line.describe() for line in plan.lines], plan.seeds, record.rows)
+        every = settings.checkpoint_every
+        with Session(
+            folder, experiment, experiment.progress(), stop, program=program, checkpoint_every=every
+        ) as session:
+            try:
+                experiment.run(folder, session)
+            except (kl.Error, MemoryError):
+                if not resume and not record.rows and record.done == 0:
+                    folder.discard()  # so that the same command, mended, finds the folder free
+                raise
+    if settings.figure:
+        from klopf.experiments.plot import plot
+
+        plot([path], Path(path) / f"{FIGURE}.png")

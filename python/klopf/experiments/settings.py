@@ -61,8 +61,8 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """`step_size` is written `--step-size`."""
-        return "--" + self.name.replace("_", "-")
+        """How it is written."""
+        return option_of(self.name)
 
 
 def options(settings: type) -> list[Option]:
@@ -90,6 +90,25 @@ _LETTERS = {int: "N", float: "X", bool: "yes|no", str: "NAME"}
 _BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
 
 
+def option_of(name: str) -> str:
+    """`step_size` is written `--step-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def _whole(word: str) -> int:
+    """2048, or 5e6."""
+    try:
+        return int(word)
+    except ValueError:
+        value = float(word)
+        if not value.is_integer():
+            raise
+        return int(value)
+
+
+_READERS: dict[type, Callable[[str], Any]] = {bool: lambda word: _BOOLEANS[word.lower()], int: _whole}
+
+
 def _reader(asked: Option) -> Callable[[str], Any]:
     """What turns a word of the command line into a value of the option, or says what was expected."""
     minimum, above = asked.metadata["minimum"], asked.metadata["above"]
@@ -105,8 +124,8 @@ def _reader(asked: Option) -> Callable[[str], Any]:
 
     def read(word: str) -> Any:
         try:
-            value = _BOOLEANS[word.lower()] if asked.kind is bool else asked.kind(word)
-        except (ValueError, KeyError):
+            value = _READERS.get(asked.kind, asked.kind)(word)
+        except (ValueError, KeyError, OverflowError):
             value = None
         allowed = (
             value is not None

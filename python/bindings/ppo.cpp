@@ -1,0 +1,202 @@
+#include "klopf/ppo.hpp"
+
+#include <pybind11/stl.h>
+
+#include <cmath>
+
+#include "arrays.hpp"
+#include "klopf/advantages.hpp"
+#include "module.hpp"
+
+namespace klopf::bindings {
+namespace {
+
+template <class T>
+using Dense = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+// An array of this shape, whose numbers are all finite.
+template <class T>
+Dense<T> read_array(const char* where, const char* name, const ArrayLike& value, const std::vector<py::ssize_t>& shape) {
+  const py::array given = py::array::ensure(value);
+  if (!given) PyErr_Clear();
+  const bool numbers = given && (std::is_same_v<T, uint8_t> ? given.dtype().kind() == 'b' : std::string("fiu").find(given.dtype().kind()) != std::string::npos);
+  if (!numbers || std::vector<py::ssize_t>(given.shape(), given.shape() + given.ndim()) != shape) {
+    std::string text;
+    for (const py::ssize_t n : shape) text += (text.empty() ? "" : ", ") + std::to_string(n);
+    throw Error("[" + std::string(where) + "] " + name + " must be " + (std::is_same_v<T, uint8_t> ? "booleans" : "numbers") + " of shape [" + text +
+                "], got " + (given ? std::string(py::str(given.dtype())) + " " + shape_text(given) : "no array"));
+  }
+  Dense<T> values(given);
+  if constexpr (!std::is_same_v<T, uint8_t>)
+    for (py::ssize_t i = 0; i < values.size(); ++i)
+      if (!std::isfinite(values.data()[i]))
+        throw Error("[" + std::string(where) + "] " + name + " must be finite, got " + (std::isnan(values.data()[i]) ? "nan" : "inf"));
+  return values;
+}
+
+PerRun each_run(const char* name, const ArrayLike& value) {
+  const auto values = Dense<double>::ensure(value);
+  if (!values) PyErr_Clear();
+  if (!values || values.ndim() > 1 || values.size() == 0)
+    throw Error("[ppo] " + std::string(name) + " must be a number, or one for each run");
+  return PerRun(std::vector<double>(values.data(), values.data() + values.size()));
+}
+
+std::shared_ptr<Ppo> make(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, const ClippedPolicy& loss, const Optimizer& optimizer,
+                          const std::vector<Rule>& rules, int64_t steps, int64_t epochs, int64_t batch_size, const ArrayLike& discount,
+                          const ArrayLike& trace_decay, const std::string& truncation) {
+  return std::make_shared<Ppo>(std::move(policy), std::move(value),
+                               PpoOptions{loss, optimizer, rules, steps, epochs, batch_size, each_run("discount", discount),
+                                          each_run("trace_decay", trace_decay), truncation});
+}
+
+bool is_gaussian(const Ppo& agent) { return agent.options().loss.distribution == "gaussian"; }
+
+py::array act(Ppo& agent, const ArrayLike& observation) {
+  const py::ssize_t runs = agent.runs(), inputs = agent.policy().input_size();
+  const auto values = read_array<float>("act", "observation", observation, {runs, inputs});
+  std::vector<float> actions;
+  {
+    const py::gil_scoped_release release;
+    actions = agent.act(values.data());
+  }
+  if (is_gaussian(agent)) return to_numpy(actions, {runs, agent.action_size()});
+  return to_numpy(std::vector<int64_t>(actions.begin(), actions.end()), {runs});
+}
+
+void observe(Ppo& agent, const ArrayLike& reward, const ArrayLike& terminated, const ArrayLike& truncated, const ArrayLike& final_observation) {
+  const py::ssize_t runs = agent.runs(), inputs = agent.policy().input_size();
+  const auto rewards = read_array<double>("observe", "reward", reward, {runs});
+  const auto ended = read_array<uint8_t>("observe", "terminated", terminated, {runs});
+  const auto cut = read_array<uint8_t>("observe", "truncated", truncated, {runs});
+  const auto final = read_array<float>("observe", "final_observation", final_observation, {runs, inputs});
+  agent.observe(rewards.data(), ended.data(), cut.data(), final.data());
+}
+
+struct UpdateOut {
+  PpoUpdate update;
+  py::ssize_t runs;
+  py::array_t<double> array(const std::vector<double>& values) const {
+    return to_numpy(values, {runs, static_cast<py::ssize_t>(values.size()) / runs});
+  }
+};
+
+UpdateOut learn(Ppo& agent) {
+  const py::gil_scoped_release release;
+  return {agent.learn([] {
+            const py::gil_scoped_acquire acquire;
+            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+          }),
+          agent.runs()};
+}
+
+py::array_t<bool> alive(const Ppo& agent) {
+  const std::vector<uint8_t> found = agent.alive();
+  py::array_t<bool> out(static_cast<py::ssize_t>(found.size()));
+  std::copy(found.begin(), found.end(), out.mutable_data());
+  return out;
+}
+
+py::array_t<double> estimate(const ArrayLike& rewards, const ArrayLike& values, const ArrayLike& final_values, const ArrayLike& terminated,
+                             const ArrayLike& truncated, double discount, double trace_decay) {
+  const py::array given = py::array::ensure(rewards);
+  if (!given) PyErr_Clear();
+  if (!given || given.ndim() != 2) throw Error("[advantages] rewards must have shape [R, T]");
+  const std::vector<py::ssize_t> shape{given.shape(0), given.shape(1)};
+  const char* at = "advantages";
+  const auto r = read_array<double>(at, "rewards", rewards, shape);
+  const auto v = read_array<float>(at, "values", values, shape), f = read_array<float>(at, "final_values", final_values, shape);
+  const auto e = read_array<uint8_t>(at, "terminated", terminated, shape), c = read_array<uint8_t>(at, "truncated", truncated, shape);
+  py::array_t<double> out(shape);
+  for (py::ssize_t run = 0, first = 0; run < shape[0]; ++run, first += shape[1])
+    advantages(r.data() + first, v.data() + first, f.data() + first, e.data() + first, c.data() + first, shape[1], discount, trace_decay,
+               out.mutable_data() + first);
+  return out;
+}
+
+const char* ppo_doc = R"(R independent agents that learn by proximal policy optimisation (Schulman et al. 2017).
+
+Each learns from its own steps: act, observe, and when the buffer is full, learn. Both networks have a learner with
+the same optimizer and rules.
+
+Args:
+    policy: network whose outputs are the means of the actions, and that ends with LogStd(); or logits
+    value: network of the same seeds with one output, made with another `stream`
+    loss: ClippedPolicy
+    optimizer: of both networks
+    rules: of both networks
+    steps: of the buffer
+    epochs: passes over a full buffer
+    batch_size: steps of a minibatch
+    discount: gamma; one number, or one for each run
+    trace_decay: lambda of the advantage estimates; one number, or one for each run
+    truncation: "bootstrap", where an episode that is cut short goes on in the value of its last observation, or "terminal"
+
+Raises:
+    klopf.Error: networks that do not fit, numbers out of range)";
+
+const char* act_doc = R"(Draws actions, and remembers observation and action.
+
+Args:
+    observation: [R, inputs]
+
+Returns:
+    float32 [R, outputs], or int64 [R] of a categorical policy; 0 in runs that no longer learn)";
+
+const char* observe_doc = R"(What followed the last actions.
+
+Args:
+    reward: [R]
+    terminated: bool [R], the episode ended
+    truncated: bool [R], it was cut short
+    final_observation: [R, inputs], what the step led to, before any reset)";
+
+const char* advantages_doc = R"(Generalised advantage estimates (Schulman et al. 2016): float64 [R, T].
+
+Args:
+    rewards: [R, T]
+    values: [R, T] of the observations
+    final_values: [R, T] of what each step led to, before any reset
+    terminated: bool [R, T]
+    truncated: bool [R, T]
+    discount: gamma
+    trace_decay: lambda)";
+
+}  // namespace
+
+void bind_ppo(py::module_& m) {
+  py::class_<UpdateOut>(m, "Update", "What one call of PPO.learn did: means over each epoch.")
+      .def_property_readonly(
+          "policy_loss", [](const UpdateOut& out) { return out.array(out.update.policy_loss); }, "[R, epochs]")
+      .def_property_readonly(
+          "value_loss", [](const UpdateOut& out) { return out.array(out.update.value_loss); }, "[R, epochs]")
+      .def_property_readonly(
+          "clipped", [](const UpdateOut& out) { return out.array(out.update.clipped); },
+          "[R, epochs], share of samples whose ratio of probabilities was outside the clipping range");
+  py::class_<Ppo, std::shared_ptr<Ppo>>(m, "PPO", ppo_doc)
+      .def(py::init(&make), py::arg("policy").none(false), py::arg("value").none(false), py::kw_only(), py::arg("loss"), py::arg("optimizer"),
+           py::arg("rules") = std::vector<Rule>{}, py::arg("steps") = 2048, py::arg("epochs") = 10, py::arg("batch_size") = 128,
+           py::arg("discount") = 0.99, py::arg("trace_decay") = 0.95, py::arg("truncation") = "bootstrap")
+      .def("act", &act, py::arg("observation"), act_doc)
+      .def("observe", &observe, py::arg("reward"), py::arg("terminated"), py::arg("truncated"), py::arg("final_observation"), observe_doc)
+      .def("learn", &learn, "All epochs on a full buffer, which is empty then.")
+      .def(
+          "recent",
+          [](const Ppo& agent, int64_t count) {
+            const std::vector<float> found = agent.recent(count);
+            const py::ssize_t runs = agent.runs(), inputs = agent.policy().input_size();
+            return to_numpy(found, {runs, static_cast<py::ssize_t>(found.size()) / (runs * inputs), inputs});
+          },
+          py::arg("count"), "Up to so many of the latest observations [R, n, inputs], oldest first: at most a buffer of them.")
+      .def_property_readonly("full", &Ppo::full, "Whether learn() comes next.")
+      .def_property_readonly("filled", &Ppo::filled, "Steps that the buffer holds.")
+      .def_property_readonly("runs", &Ppo::runs, "R")
+      .def_property_readonly("alive", &alive, "bool [R]: False for runs frozen because a loss or weights were no longer finite.")
+      .def("state", [](const Ppo& agent) { return to_dict(agent.state()); }, "Everything that learning depends on, by name, the buffer included.")
+      .def("load_state", [](Ppo& agent, const ArrayDict& arrays) { agent.load_state(from_dict("load_state", arrays)); }, py::arg("arrays"),
+           "What state() gave, back in place.");
+  m.def("advantages", &estimate, py::arg("rewards"), py::arg("values"), py::arg("final_values"), py::arg("terminated"), py::arg("truncated"),
+        py::arg("discount"), py::arg("trace_decay"), advantages_doc);
+}
+
+}  // namespace klopf::bindings
