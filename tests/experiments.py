@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from klopf import checkpoint
-from klopf.experiments.methods import lines
-from klopf.experiments.results import MEASURED, Folder
+from klopf.experiments.imagenet import MEASURED
+from klopf.experiments.methods import IMAGE_METHODS
+from klopf.experiments.results import Folder, Table
 
 TINY_NETWORK = [
     *("--size", "8", "--classes", "6", "--train-images", "10", "--test-images", "6"),
@@ -57,7 +58,7 @@ def made_up(
     **given: list[Any],
 ) -> Path:
     """A results folder with invented numbers.  change: what to do to the values [T, L, R, MEASURED] first."""
-    described = [line.describe() for line in lines(names, "authors", given)]
+    described = [line.describe() for line in IMAGE_METHODS.lines(names, "authors", given)]
     values = np.random.default_rng(0).uniform(0.1, 0.9, size=(tasks, len(described), runs, len(MEASURED)))
     values[..., MEASURED.index("diverged")] = 0
     values[np.arange(tasks) % every > 0, ..., 2:6] = np.nan
@@ -65,7 +66,8 @@ def made_up(
         change(values)
     folder = Folder(path)
     seeds = list(range(runs))
-    folder.create({"settings": {}, "lines": described, "seeds": seeds, "data": {}})
-    folder.begin_results(described, seeds, list(values.reshape(-1, runs, len(MEASURED))))
+    table = Table(MEASURED)
+    folder.create({"settings": {}, "lines": described, "seeds": seeds, "table": table.describe()})
+    folder.begin_results(table, described, seeds, list(values.reshape(-1, runs, len(MEASURED))))
     folder.close()
     return path

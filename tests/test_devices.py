@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 import klopf as kl
-from klopf.experiments.methods import METHODS, NetworkSize, resolve
+from klopf.experiments.methods import IMAGE_METHODS, METHODS, NetworkSize
 from reference.arrays import relative_error
 
 DEVICES = [device for device in ["cuda"] if device in kl.devices()] or [
@@ -29,7 +29,9 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 def made(name: str, device: str, precision: str = "float32") -> kl.Learner:
-    return resolve(name, "authors", RULES.get(name, {})).build(SIZE, SHAPE, SEEDS, device, precision)
+    return IMAGE_METHODS.resolve(name, "authors", RULES.get(name, {})).build(
+        SIZE, SHAPE, SEEDS, device, precision
+    )
 
 
 def only_at_a_tie(

@@ -15,7 +15,7 @@ import pytest
 from experiments import REPLACING, TINY, contents
 from klopf.cli import main
 from klopf.experiments import session
-from klopf.experiments.results import MEASURED
+from klopf.experiments.imagenet import MEASURED
 from klopf.experiments.stream import Task, TaskStream
 
 

@@ -25,6 +25,7 @@ PIXELS: dict[str, Any] = {"scale": [0.01, 0.02, 0.015], "offset": -1.5}
 RULES: dict[str, Callable[[], list[Any]]] = {
     "none": list,
     "snp": lambda: [kl.ShrinkAndPerturb(noise=1e-3)],
+    "redo": lambda: [kl.ReDo(threshold=0.6, period=3, reset_optimizer_state=True)],
     **{
         f"cbp {utility}": lambda utility=utility: [
             kl.ContinualBackprop(replacement_rate=0.1, utility=utility, maturity=3)

@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 
 import klopf as kl
-from klopf.experiments.methods import (
-    METHODS,
-    PROFILES,
-    PUBLISHED,
-    NetworkSize,
-    defaults_text,
-    line_of,
-    lines,
-    method_options,
-    resolve,
-)
+from klopf.experiments.agents import AGENTS
+from klopf.experiments.lines import Methods
+from klopf.experiments.methods import IMAGE_METHODS, METHODS, PROFILES, PUBLISHED, NetworkSize
 from klopf.experiments.settings import options
 
+resolve, lines, line_of = IMAGE_METHODS.resolve, IMAGE_METHODS.lines, IMAGE_METHODS.line_of
 SIZE = NetworkSize(channels=(3,), kernels=(3,), hidden=(5,))
 SHAPE = (3, 8, 8)
 
@@ -35,12 +28,13 @@ def batch(runs: int = 2) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(runs, 20, *SHAPE)).astype(np.float32), rng.integers(0, 2, size=(runs, 20))
 
 
-def test_every_option_of_every_method_is_documented() -> None:
-    for method in METHODS.values():
+@pytest.mark.parametrize("methods", [IMAGE_METHODS, AGENTS], ids=["images", "agents"])
+def test_every_option_of_every_method_is_documented(methods: Methods[Any]) -> None:
+    for method in methods.kinds.values():
         assert len(options(method)) == len(dataclasses.fields(method))
         assert method.__doc__
-    for name in method_options():
-        assert defaults_text(name)
+    for name in methods.options():
+        assert methods.defaults_text(name)
 
 
 def test_profiles_spell_out_where_text_and_code_differ() -> None:

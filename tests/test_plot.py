@@ -10,10 +10,11 @@ import pytest
 
 import klopf as kl
 from experiments import made_up
+from klopf.experiments.imagenet import MEASURED
 from klopf.experiments.methods import METHODS
 from klopf.experiments.plot import plot
 from klopf.experiments.published import curves, published_curve
-from klopf.experiments.results import MEASURED, read_results
+from klopf.experiments.results import read_results
 
 
 def drawn(folder: Path, **options: Any) -> str:
@@ -109,7 +110,7 @@ def test_mistakes(tmp_path: Path) -> None:
     (folder / "settings.json").write_text("{")
     with pytest.raises(kl.Error, match="expected JSON in"):
         plot([folder], tmp_path / "figure.png")
-    with pytest.raises(kl.Error, match="no task is finished"):
+    with pytest.raises(kl.Error, match="nothing was measured"):
         plot([made_up(tmp_path / "b", ["bp"], 0, 2)], tmp_path / "figure.png")
 
 

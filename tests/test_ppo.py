@@ -1,4 +1,4 @@
-"""The float64 reference of PPO follows the recorded updates of the published implementation."""
+"""PPO: the float64 reference and the engine follow the recorded updates of the published implementation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import klopf as kl
+from klopf._core import permutation
 from reference import layers, ppo
 from reference.arrays import relative_error
 from reference.network import Network
@@ -56,7 +58,7 @@ def test_reference_follows_recording(path: Path) -> None:
         agent,
         buffer,
         entries["permutations"],
-        config["minibatches"],
+        len(done) // config["minibatches"],
         config["clip"],
         config["gamma"],
         config["lam"],
@@ -99,3 +101,248 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
     ]:
         found = ppo.advantages(ones, values, final, terminated, truncated, discount=0.9, trace=1.0)
         np.testing.assert_allclose(found, expected)
+
+
+# --- the engine ---------------------------------------------------------------------------------------------
+
+
+def engine_networks(
+    config: dict[str, Any], entries: dict[str, NDArray[Any]]
+) -> tuple[kl.Network, kl.Network]:
+    """Policy and value as recorded at the beginning."""
+    initial = of(entries, "init.")
+    nets = []
+    for stream, (prefix, outputs, last) in enumerate(
+        [("policy.mean_net.", 3, [kl.LogStd()]), ("value.v_net.", 1, [])]
+    ):
+        hidden = [layer for _ in range(2) for layer in (kl.Linear(16), getattr(kl, config["activation"])())]
+        net = kl.Network([*hidden, kl.Linear(outputs), *last], (7,), stream=stream)
+        weights = of(initial, prefix) | {"5.log_std": initial["policy.log_std"]}
+        net.load_state_dict(
+            {name: weights[name].reshape(w.shape).astype(np.float32) for name, w in net.state_dict().items()}
+        )
+        nets.append(net)
+    return nets[0], nets[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("device")
+def test_engine_follows_recording(path: Path) -> None:
+    config, entries = read(path)
+    policy, value = engine_networks(config, entries)
+    beta1, beta2 = config["betas"]
+    adam = kl.Adam(
+        step_size=config["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=config["eps"],
+        weight_decay=config["weight_decay"],
+    )
+    actor = kl.Learner(policy, loss=kl.ClippedPolicy(clip=config["clip"]), optimizer=adam)
+    critic = kl.Learner(value, loss="mse", optimizer=adam)
+    observations = entries["observations"].astype(np.float32)
+    values = value(observations)[..., 0]
+    done = entries["done"].astype(bool)[None]
+    estimates = kl.advantages(
+        entries["rewards"][None],
+        values[:, :-1],
+        values[:, 1:],
+        done,
+        np.zeros_like(done),
+        config["gamma"],
+        config["lam"],
+    )
+    returns = (estimates + values[:, :-1])[0, :, None].astype(np.float32)
+    normal = ppo.standardised(estimates[0])
+    targets = np.column_stack([entries["actions"], entries["log_probs"], normal]).astype(np.float32)
+    for order in entries["permutations"]:
+        for at in np.split(order, config["minibatches"]):
+            actor.step(observations[at], targets[at])
+            critic.step(observations[at], returns[at])
+    final = of(entries, "final.")
+    for net, prefix in ((policy, "policy.mean_net."), (value, "value.v_net.")):
+        for name, found in net.state_dict().items():
+            expected = final["policy.log_std" if name.endswith("log_std") else prefix + name]
+            assert relative_error(found[0], expected) < TOLERANCE, name
+
+
+def test_advantages() -> None:
+    rng = np.random.default_rng(3)
+    shape = (4, 60)
+    rewards, values, final = (rng.normal(size=shape).astype(np.float32) for _ in range(3))
+    terminated = rng.random(shape) < 0.1
+    truncated = ~terminated & (rng.random(shape) < 0.1)
+    found = kl.advantages(rewards, values, final, terminated, truncated, 0.97, 0.9)
+    for r in range(shape[0]):
+        expected = ppo.advantages(
+            rewards[r], values[r], final[r], terminated[r], truncated[r], discount=0.97, trace=0.9
+        )
+        np.testing.assert_allclose(found[r], expected, rtol=1e-12)
+
+
+STEPS, INPUTS, ACTIONS = 48, 7, 3
+RULES: dict[str, Any] = {
+    "none": lambda: [],
+    "cbp": lambda: [kl.ContinualBackprop(replacement_rate=0.05, maturity=3)],
+    "redo": lambda: [kl.ReDo(threshold=0.5, period=4)],
+}
+
+
+def agent(seeds: list[int], rule: str = "none", **settings: Any) -> kl.PPO:
+    def net(stream: int, outputs: int, *last: Any) -> kl.Network:
+        layers = [kl.Linear(16), kl.ReLU(), kl.Linear(12), kl.ReLU(), kl.Linear(outputs), *last]
+        return kl.Network(layers, (INPUTS,), runs=len(seeds), seeds=seeds, init="lecun", stream=stream)
+
+    settings = {"steps": STEPS, "epochs": 3, "batch_size": 10, "discount": 0.9} | settings
+    optimizer = kl.Adam(step_size=3e-3, weight_decay=1e-3)
+    return kl.PPO(
+        net(0, ACTIONS, kl.LogStd()), net(1, 1), optimizer=optimizer, rules=RULES[rule](), **settings
+    )
+
+
+def world(seeds: list[int], step: int, actions: NDArray[Any]) -> tuple[Any, ...]:
+    """What a made-up environment answers: observation, reward, terminated, truncated, final observation."""
+    drawn = [np.random.default_rng([seed, step]) for seed in seeds]
+    final = np.stack([rng.normal(size=INPUTS) for rng in drawn])
+    rewards = -(actions**2).sum(axis=1) + final[:, 0]
+    ends = np.array([rng.random() for rng in drawn])
+    terminated, truncated = ends < 0.05, (ends >= 0.05) & (ends < 0.1)
+    now = np.where((terminated | truncated)[:, None], 0.5, final)
+    return now, rewards, terminated, truncated, final
+
+
+def live(made: kl.PPO, seeds: list[int], steps: range, now: Any = None) -> tuple[Any, list[Any]]:
+    """So many steps: the last observation, and everything that happened."""
+    now = np.zeros((len(seeds), INPUTS)) if now is None else now
+    seen = []
+    for step in steps:
+        actions = made.act(now)
+        after, *rest = world(seeds, step, actions)
+        made.observe(*rest)
+        seen.append((now, actions, *rest))
+        now = after
+        if made.full:
+            made.learn()
+    return now, seen
+
+
+@pytest.mark.parametrize("truncation", ["bootstrap", "terminal"])
+@pytest.mark.usefixtures("device")
+def test_learn_is_the_references_update(truncation: str) -> None:
+    made = agent([5], truncation=truncation)
+    _, seen = live(made, [5], range(STEPS - 1))
+    before = made.state()
+    live_now = np.random.default_rng(0).normal(size=(1, INPUTS))
+    actions = made.act(live_now)
+    _, *rest = world([5], STEPS, actions)
+    made.observe(*rest)
+    seen.append((live_now, actions, *rest))
+    stored = made.state()["buffer.targets"][0]
+    update = made.learn()
+
+    of_part = {
+        part: {
+            name[len(part) + 1 :]: array[0]
+            for name, array in before.items()
+            if name.startswith(f"{part}.") and name.split(".")[-1] in ("weight", "bias", "log_std")
+        }
+        for part in ("policy", "value")
+    }
+    weights = {
+        part: {name: w for name, w in arrays.items() if "optimizer" not in name}
+        for part, arrays in of_part.items()
+    }
+    log_std = weights["policy"].pop("5.log_std")
+
+    def built(part: str, outputs: int) -> Network:
+        specs = [layers.Linear(16), layers.ReLU(), layers.Linear(12), layers.ReLU(), layers.Linear(outputs)]
+        return Network(specs, (INPUTS,), weights[part])
+
+    twin = ppo.Agent(built("policy", ACTIONS), built("value", 1), log_std, Adam(3e-3, 0.9, 0.999, 1e-8, 1e-3))
+    columns = [np.concatenate([row[k] for row in seen]) for k in range(6)]
+    terminated, truncated = columns[3], columns[4]
+    buffer = {
+        "observations": columns[0],
+        "actions": columns[1],
+        "rewards": columns[2],
+        "terminated": terminated | truncated if truncation == "terminal" else terminated,
+        "truncated": truncated,
+        "final_observations": columns[5],
+        "log_probs": stored[:, ACTIONS],
+    }
+    orders = np.stack([permutation(5, 0, epoch, STEPS) for epoch in range(3)])
+    losses = np.array(ppo.update(twin, buffer, orders, 10, 0.2, 0.9, 0.95))
+    after = made.state()
+    for name, expected in twin.parameters().items():
+        part, _, short = name.partition(".")
+        found = after["policy.5.log_std" if name == "log_std" else f"{part}.{short}"][0]
+        assert relative_error(found, expected) < TOLERANCE, name
+    sizes = np.array([len(at) for at in np.array_split(np.arange(STEPS), range(10, STEPS, 10))])
+    by_epoch = losses.reshape(3, len(sizes), 2)
+    means = (by_epoch * sizes[None, :, None]).sum(axis=1) / STEPS
+    np.testing.assert_allclose(update.policy_loss[0], means[:, 0], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(update.value_loss[0], means[:, 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.usefixtures("device")
+def test_agents_know_nothing_of_each_other(rule: str) -> None:
+    """Runs together, or one by one, on one thread or two: the same bits."""
+    seeds, steps = [3, 900, 4], range(2 * STEPS + 9)
+    before = kl.get_threads()
+    together = agent(seeds, rule)
+    kl.set_threads(2)
+    live(together, seeds, steps)
+    kl.set_threads(1)
+    all_of_them = together.state()
+    for run, seed in enumerate(seeds):
+        alone = agent([seed], rule)
+        live(alone, [seed], steps)
+        for name, array in alone.state().items():
+            mine = all_of_them[name]
+            if len(mine) == len(seeds):
+                assert array[0].tobytes() == mine[run].tobytes(), name
+            else:
+                assert array.tobytes() == mine.tobytes(), name
+    kl.set_threads(before)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.usefixtures("device")
+def test_saved_between_acting_and_observing(rule: str, tmp_path: Path, device: str) -> None:
+    seeds = [3, 4]
+    whole = agent(seeds, rule)
+    now, _ = live(whole, seeds, range(STEPS + 11))
+    whole.act(now)
+    whole.save(tmp_path / "agent")
+    again = kl.PPO.load(tmp_path / "agent", device=device)
+    for made in (whole, again):
+        after, *rest = world(seeds, 10_000, np.zeros((2, ACTIONS)))
+        made.observe(*rest)
+        live(made, seeds, range(STEPS), after)
+    ours, theirs = whole.state(), again.state()
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
+    assert ours.keys() == theirs.keys()
+
+
+@pytest.mark.usefixtures("device")
+def test_a_run_that_is_no_longer_finite_stands_still() -> None:
+    seeds = [3, 4]
+    made = agent(seeds)
+    state = made.state()
+    state["policy.0.weight"][1] = np.nan
+    made.load_state(state)
+    live(made, seeds, range(STEPS))
+    assert made.alive.tolist() == [True, False]
+    assert (made.act(np.ones((2, INPUTS)))[1] == 0).all()
+    alone = agent([3])
+    live(alone, [3], range(STEPS))
+    assert made.state()["policy.0.weight"][0].tobytes() == alone.state()["policy.0.weight"][0].tobytes()
+
+
+def test_recent_observations() -> None:
+    made = agent([3])
+    _, seen = live(made, [3], range(STEPS + 5))
+    expected = np.concatenate([row[0] for row in seen]).astype(np.float32)
+    np.testing.assert_array_equal(made.recent(20)[0], expected[-20:])
+    assert made.recent(10_000).shape == (1, STEPS, INPUTS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison.series import Series
 from comparison.summary import Row, digits, rows, unit_of
-from klopf.experiments.plot import FAINT, INK, STYLE
+from klopf.experiments.drawing import FAINT, INK, STYLE
 from klopf.files import atomic_write
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ def _read(path: Path) -> dict[str, Any]:
     folder = Folder(path)
     settings, took = folder.settings()["settings"], folder.read_timings()["seconds"]
     _, position = checkpoint.read(folder / CHECKPOINT)
-    done = int(position["task"]) + int(position["epoch"]) / settings["epochs"]
+    done = int(position["task"]) + int(position["done"]) / settings["epochs"]
     if done == 0:
         raise kl.Error("not one epoch was done in time")
     images = settings["classes_per_task"] * settings["train_images"]

@@ -41,6 +41,7 @@ from klopf.network import Network, UnitGroup
 from klopf.ppo import PPO
 
 __all__ = [
+    "PPO",
     "SGD",
     "Adam",
     "ClippedPolicy",
@@ -57,7 +58,6 @@ __all__ = [
     "LogStd",
     "MaxPool2d",
     "Network",
-    "PPO",
     "ReDo",
     "ReLU",
     "ShrinkAndPerturb",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any
 
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments

@@ -1,6 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017) for one run: advantages, losses, an update.
 
-The policy is Gaussian, its mean a network's output, its log standard deviation a parameter of its own.
+A Gaussian policy's mean is a network's output, its log standard deviation a parameter of its own; a
+categorical policy's logits are the outputs.
 """
 
 from typing import Any
@@ -46,18 +47,53 @@ def log_probability(actions: NDArray[Any], mean: Array, log_std: Array) -> Array
     return result
 
 
-def policy_loss(
-    actions: NDArray[Any], mean: Array, log_std: Array, old: NDArray[Any], advantage: Array, clip: float
-) -> tuple[float, Array, Array]:
-    """-mean(min(ratio A, clip(ratio) A)), its gradients by mean [B, A] and by log_std [A]."""
-    ratio = np.exp(log_probability(actions, mean, log_std) - old)
+def surrogate(
+    log_probability: Array, old: NDArray[Any], advantage: NDArray[Any], clip: float
+) -> tuple[float, Array, float]:
+    """-mean(min(ratio A, clip(ratio) A)), its gradient by the log probability [B], and the share of samples
+    outside the clipping range."""
+    ratio = np.exp(log_probability - old)
     plain, clipped = ratio * advantage, np.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage
     # Where the clipped one is smaller it does not depend on the policy.
-    by_log_probability = np.where(plain <= clipped, -plain, 0.0) / len(ratio)
+    gradient = np.where(plain <= clipped, -plain, 0.0) / len(ratio)
+    return -float(np.minimum(plain, clipped).mean()), gradient, float((np.abs(ratio - 1.0) > clip).mean())
+
+
+def policy_loss(
+    actions: NDArray[Any],
+    mean: Array,
+    log_std: Array,
+    old: NDArray[Any],
+    advantage: NDArray[Any],
+    clip: float,
+    entropy: float = 0.0,
+) -> tuple[float, Array, Array]:
+    """Of a Gaussian policy, less its weighted entropy; gradients by mean [B, A] and by log_std [A]."""
+    loss, by_log_probability, _ = surrogate(log_probability(actions, mean, log_std), old, advantage, clip)
     z = (np.asarray(actions, np.float64) - mean) / np.exp(log_std)
     by_mean = by_log_probability[:, None] * z / np.exp(log_std)
-    by_log_std = (by_log_probability[:, None] * (z**2 - 1.0)).sum(axis=0)
-    return -float(np.minimum(plain, clipped).mean()), by_mean, by_log_std
+    by_log_std = (by_log_probability[:, None] * (z**2 - 1.0)).sum(axis=0) - entropy
+    of_policy = float((log_std + 0.5 * np.log(2.0 * np.pi * np.e)).sum())
+    return loss - entropy * of_policy, by_mean, by_log_std
+
+
+def categorical_loss(
+    actions: NDArray[Any],
+    logits: Array,
+    old: NDArray[Any],
+    advantage: NDArray[Any],
+    clip: float,
+    entropy: float = 0.0,
+) -> tuple[float, Array]:
+    """Of a categorical policy, less its weighted entropy; gradient by logits [B, A]."""
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    chosen = np.eye(logits.shape[1])[np.asarray(actions, int)]
+    loss, by_log_probability, _ = surrogate((chosen * log_p).sum(axis=1), old, advantage, clip)
+    p = np.exp(log_p)
+    of_policy = -(p * log_p).sum(axis=1)
+    by_entropy = -p * (log_p + of_policy[:, None]) / len(logits)
+    gradient: Array = by_log_probability[:, None] * (chosen - p) - entropy * by_entropy
+    return loss - entropy * float(of_policy.mean()), gradient
 
 
 def value_loss(values: Array, returns: Array) -> tuple[float, Array]:
@@ -113,7 +149,7 @@ def update(
     agent: Agent,
     buffer: dict[str, NDArray[Any]],
     permutations: Integers,
-    minibatches: int,
+    batch_size: int,
     clip: float,
     discount: float,
     trace: float,
@@ -135,5 +171,5 @@ def update(
             observations[at], buffer["actions"][at], buffer["log_probs"][at], normal[at], returns[at], clip
         )
         for order in permutations
-        for at in np.split(order, minibatches)
+        for at in np.split(order, range(batch_size, len(order), batch_size))
     ]

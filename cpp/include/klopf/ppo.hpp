@@ -38,7 +38,7 @@ class Ppo {
   int64_t filled() const { return filled_; }            // steps that the buffer holds
   bool full() const { return filled_ == options_.steps; }
 
-  // Actions [R, action size] at observations [R, inputs]; 0 in runs that no longer learn.
+  // Actions [R, action size] at observations [R, inputs]; 0 in runs that no longer learn, or are no longer finite.
   std::vector<float> act(const float* observations);
   // What followed, [R]; final_observations [R, inputs]: what the step led to, before any reset.
   void observe(const double* rewards, const uint8_t* terminated, const uint8_t* truncated, const float* final_observations);

@@ -213,6 +213,7 @@ Later<Evaluation> Learner::evaluate_later(const Samples& samples) {
     const int64_t first = item % chunks * evaluation_chunk;
     Play play;
     play.base[space_network] = network_->blocks().block(run);
+    play.base[space_learner] = blocks_.block(run);
     play.base[space_work] = work.block(thread);
     play.batch = network_->batch(samples, run, first, std::min<int64_t>(evaluation_chunk, samples.count - first));
     play_program(network_->backend(), evaluation_.tape.forward, play);

@@ -1,6 +1,7 @@
 #include "klopf/ppo.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "klopf/advantages.hpp"
@@ -80,7 +81,8 @@ std::vector<float> Ppo::act(const float* observations) {
   const auto take = [&](int64_t run, const float* drawn) {
     const int64_t at = run * options_.steps + filled_;
     float* target = targets_.data() + at * (action_size_ + 2);
-    for (int64_t i = 0; i <= action_size_; ++i) target[i] = alive_[static_cast<std::size_t>(run)] ? drawn[i] : 0;
+    const bool sound = alive_[static_cast<std::size_t>(run)] && std::all_of(drawn, drawn + action_size_ + 1, [](float x) { return std::isfinite(x); });
+    for (int64_t i = 0; i <= action_size_; ++i) target[i] = sound ? drawn[i] : 0;
     std::copy_n(target, action_size_, actions.data() + run * action_size_);
     std::copy_n(observations + run * inputs_, inputs_, observations_.data() + at * inputs_);
   };

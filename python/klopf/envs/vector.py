@@ -59,6 +59,8 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.task, self.num_envs = task, num_envs
         self._limit = max_episode_steps
         model = mujoco.MjModel.from_xml_path(expand_model_path(task.xml))
+        # MuJoCo would put a body whose numbers gave out back to its start, and say nothing of it.
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         simulators = ObjectSimulators if task.contacts else BatchSimulators
         self.simulators = simulators(model, num_envs, threads)
         self._start = np.array(model.qpos0), np.zeros(model.nv)

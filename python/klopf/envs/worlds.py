@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,13 +53,9 @@ class World:
         try:
             if name in NAMES:
                 return gymnasium.make_vec(f"klopf/{name}-v0", num_envs=runs, threads=threads, **options)
-            return gymnasium.make_vec(
-                name,
-                num_envs=runs,
-                vectorization_mode="sync",
-                vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP},
-                **options,
-            )
+            make = functools.partial(gymnasium.make, name, disable_env_checker=True, **options)
+            mode = gymnasium.vector.AutoresetMode.SAME_STEP
+            return gymnasium.vector.SyncVectorEnv([make] * runs, autoreset_mode=mode)
         except gymnasium.error.Error as error:
             raise Error(f"[env] {error}; klopf's own are {', '.join(NAMES)}") from None
         except (TypeError, ImportError) as error:

@@ -38,9 +38,7 @@ class Ppo:
         "bootstrap", "what follows where an episode is cut short: its value, or nothing", choices=TRUNCATIONS
     )
     hidden: tuple[int, ...] = option((256, 256), "units of each hidden layer of both networks", minimum=1)
-    activation: str = option(
-        "ReLU", "of hidden units", choices=("ReLU", "Tanh", "LeakyReLU", "Sigmoid")
-    )
+    activation: str = option("ReLU", "of hidden units", choices=("ReLU", "Tanh", "LeakyReLU", "Sigmoid"))
     init: str = option("lecun", "how weights are drawn", choices=kl.initialisers)
     first_fan_in: int = option(
         0, "inputs that the initialiser counts in the first layer; 0: those there are", minimum=0
@@ -48,9 +46,7 @@ class Ppo:
 
     def optimizer(self) -> Any:
         """The step-size rule of both networks."""
-        return kl.Adam(
-            step_size=self.step_size, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon
-        )
+        return kl.Adam(step_size=self.step_size, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon)
 
     def rules(self) -> list[Any]:
         """The unit rules of both networks."""

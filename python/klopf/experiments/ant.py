@@ -41,14 +41,10 @@ FRICTION = ("friction_every", "friction_of")
 class Settings:
     """PPO in MuJoCo; the defaults are the published experiment."""
 
-    method: tuple[str, ...] = option(
-        ("ppo", "continual-ppo"), "methods, one line each", choices=tuple(KINDS)
-    )
+    method: tuple[str, ...] = option(("ppo", "continual-ppo"), "methods, one line each", choices=tuple(KINDS))
     profile: str = option("authors", "where unset options of the methods come from", choices=tuple(PROFILES))
 
-    env: str = option(
-        "Ant", "Ant, SlipperyAnt, Hopper, Walker2d, HalfCheetah, or an id that Gymnasium knows"
-    )
+    env: str = option("Ant", "Ant, SlipperyAnt, Hopper, Walker2d, HalfCheetah, or an id that Gymnasium knows")
     steps: int = option(50_000_000, "steps of every run", minimum=1)
     runs: int = option(
         30, "independent runs, each with its own environment and weights", minimum=1, maximum=100_000
@@ -62,7 +58,9 @@ class Settings:
     )
 
     measure_every: int = option(20_480, "steps of a run from one measurement to the next", minimum=1)
-    probe: int = option(1000, "latest observations that units are measured on, at most a buffer of them", minimum=2)
+    probe: int = option(
+        1000, "latest observations that units are measured on, at most a buffer of them", minimum=2
+    )
 
     checkpoint_every: float = option(60.0, "seconds between checkpoints", above=0)
     threads: int = option(0, "threads; 0: KLOPF_NUM_THREADS, or one a core", minimum=0)
@@ -135,9 +133,7 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
                 raise kl.Error(f"{option_of(name)} is an option of SlipperyAnt, got --env {settings.env}")
     whole = {name for name, one in AGENTS.options().items() if one.several}  # several numbers, one value
     of_methods = {
-        name: [tuple(value)] if name in whole else value
-        for name, value in given.items()
-        if name not in names
+        name: [tuple(value)] if name in whole else value for name, value in given.items() if name not in names
     }
     if settings.env not in ("Ant", "SlipperyAnt"):
         of_methods.setdefault("first_fan_in", [0])  # the profile's is Ant's

@@ -27,7 +27,7 @@ from klopf import metrics
 from klopf.data.source import ImageSource, open_source
 from klopf.experiments.lines import Line
 from klopf.experiments.methods import IMAGE_METHODS, METHODS, PROFILES, Backprop, NetworkSize
-from klopf.experiments.place import resumable, taken_from, Where
+from klopf.experiments.place import Where, resumable, taken_from
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
 from klopf.experiments.results import FIGURE, Folder, Table, free_folder, read_settings
@@ -133,7 +133,9 @@ class Plan:
         }
 
 
-def plan(given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line[Backprop]] | None = None) -> Plan:
+def plan(
+    given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line[Backprop]] | None = None
+) -> Plan:
     """The plan for given options of `Settings` and of the methods (a list of values each).
 
     command: the words of the command line, for the settings file.  chosen: the lines, where they do not
@@ -246,7 +248,9 @@ class Experiment:
                     shuffle=True,
                     **self.pixels,
                 )
-                record.carried["train_loss"] = np.asarray(history.loss[:, -1], dtype=np.float64)  # waits for a GPU
+                record.carried["train_loss"] = np.asarray(
+                    history.loss[:, -1], dtype=np.float64
+                )  # waits for a GPU
             record.done += epochs
             if record.done < self.settings.epochs:
                 session.serve()
@@ -279,7 +283,9 @@ class Experiment:
 
 def _said(values: Values) -> dict[str, str]:
     """For the progress: mean accuracy and dormant share over the runs that have them."""
-    accuracy, dormant = (float(mean(values[:, MEASURED.index(name)])) for name in ("accuracy", "dormant_rate"))
+    accuracy, dormant = (
+        float(mean(values[:, MEASURED.index(name)])) for name in ("accuracy", "dormant_rate")
+    )
     said = {"accuracy": f"{accuracy:.1%}" if accuracy == accuracy else "diverged"}
     if dormant == dormant:
         said["dormant"] = f"{dormant:.0%} dormant"

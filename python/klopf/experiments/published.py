@@ -1,4 +1,4 @@
-"""The published curves of Continual ImageNet, to lay over one's own; published.json names their source."""
+"""The published curves, to lay over one's own; published.json names their source."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def published_curve(
     if not isinstance(curve, dict):
         return {}
     return dict(sorted((int(task), float(value)) for task, value in curve.items()))
+
+
+def published_points(kind: str, method: str) -> list[tuple[float, float]]:
+    """(step, value) of a method of `klopf ant`; nothing where none was published.
+
+    kind: "ant_return", or "ant_dormant_percent".
+    """
+    return [(float(step), float(value)) for step, value in curves()[kind].get(method, {}).items()]

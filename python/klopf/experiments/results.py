@@ -1,8 +1,8 @@
 """The results folder: settings.json, results.csv, timings.json, checkpoint.safetensors and the figure.
 
-results.csv has one row for each task (or stretch of steps), line and run, in this order: a file that was cut short by a crash is
-written anew from the checkpoint, so that resuming gives the same bytes as never having stopped.  Floats are
-written by `repr`.
+results.csv has one row for each task (or stretch of steps), line and run, in this order: a file that was cut
+short by a crash is written anew from the checkpoint, so that resuming gives the same bytes as never having
+stopped.  Floats are written by `repr`.
 """
 
 from __future__ import annotations
@@ -219,7 +219,9 @@ class _Rows:
         self.swept = list(dict.fromkeys(name for line in lines for name in line["swept"]))
 
     def header(self) -> str:
-        return _text([["line", "method", *self.swept, "run", "seed", self.table.counter, *self.table.measured]])
+        return _text(
+            [["line", "method", *self.swept, "run", "seed", self.table.counter, *self.table.measured]]
+        )
 
     def rows(self, index: int, measured: Array) -> str:
         """The rows of all runs of one task and line; tasks and steps are counted from 1, runs from 0."""

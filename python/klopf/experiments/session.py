@@ -138,7 +138,9 @@ class Plan(Protocol):
         """It, at its beginning."""
 
 
-def hold(plan: Plan, path: str | Path, *, resume: bool = False, overwrite: bool = False, program: str) -> None:
+def hold(
+    plan: Plan, path: str | Path, *, resume: bool = False, overwrite: bool = False, program: str
+) -> None:
     """Do the experiment, or the rest of it, in the results folder `path`, and draw the figure.
 
     program: what the person has to type, with --resume, to go on.  Raises Stopped after SIGINT or SIGTERM,

@@ -108,9 +108,7 @@ class Walk:
         """What `state` gave, back in place."""
 
         def within(prefix: str) -> dict[str, NDArray[Any]]:
-            return {
-                name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)
-            }
+            return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
         for name, array in within("walk/").items():
             self._kept[name] = array.copy()

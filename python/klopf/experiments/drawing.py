@@ -1,0 +1,246 @@
+"""What figures of experiments are drawn with: colours, lines with shades, one header for all panels.
+
+Mean over runs with a shaded interval.  Colours: Okabe and Ito's palette, which people with any colour vision
+can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from klopf.experiments.results import LineResults
+from klopf.experiments.statistics import INTERVALS, Interval, binned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FEW = 10  # points that are marked one by one
+
+COLOURS = {
+    "bp": "#D55E00",
+    "cbp": "#0072B2",
+    "l2": "#009E73",
+    "snp": "#CC79A7",
+    "scratch": "#333333",
+    "linear": "#888888",
+    "ppo": "#D55E00",
+    "ppo-tuned-adam": "#E69F00",
+    "ppo-l2": "#009E73",
+    "continual-ppo": "#0072B2",
+    "ppo-redo": "#CC79A7",
+}
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333", "#B8A900")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
+INK, FAINT = "#222222", "#666666"
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 7.0,
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#999999",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 0.0,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "svg.hashsalt": "klopf",
+    "savefig.dpi": 160,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one line of the results is drawn."""
+
+    line: LineResults
+    label: str
+    colour: str
+    dashes: Any
+
+    @property
+    def runs(self) -> int:
+        return int(next(iter(self.line.values.values())).shape[0])
+
+
+def looks_of(found: Sequence[tuple[str, LineResults]]) -> list[Look]:
+    """A colour for each line: the method's own where every method appears once, else one after another."""
+    labels = [line.label for _, line in found]
+    methods = [line.method for _, line in found]
+    distinct = len(set(methods)) == len(methods)
+    looks = []
+    for index, (folder, line) in enumerate(found):
+        label = line.label if labels.count(line.label) == 1 else f"{line.label} ({Path(folder).name})"
+        flag = list(line.values)[-1]
+        if line.values[flag].any():
+            label += f" ({int(line.values[flag].any(axis=1).sum())} {flag})"
+        if distinct:
+            dashes = DASHES[1] if line.method == "scratch" else DASHES[0]
+            looks.append(Look(line, label, COLOURS.get(line.method, INK), dashes))
+        else:
+            dashes = DASHES[index // len(PALETTE) % len(DASHES)]
+            looks.append(Look(line, label, PALETTE[index % len(PALETTE)], dashes))
+    return looks
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """As many columns as fit side by side: one row where possible, else columns of equal width."""
+    room, around = 125, 7  # characters across the figure, and what each handle takes
+    if sum(len(label) + around for label in labels) <= room:
+        return len(labels)
+    return max(1, room // (max(len(label) for label in labels) + around))
+
+
+def header_height(labels: Sequence[str]) -> float:
+    """Of title, subtitle and legend, in inches."""
+    return 0.8 + 0.2 * -(-len(labels) // legend_columns(labels))
+
+
+def header(
+    figure: Figure, title: str, looks: list[Look], labels: list[str], interval: str, remark: str = ""
+) -> None:
+    """Title, the number of runs, and one legend for all panels; a label more than looks is of what was
+    published."""
+    from matplotlib.lines import Line2D
+
+    runs = sorted({look.runs for look in looks})
+    count = f"{runs[0]} runs" if len(runs) == 1 else f"{runs[0]} to {runs[-1]} runs"
+    shade = "one standard error" if interval == "se" else "95% bootstrap interval of the mean"
+    said = f"mean of {count}, shaded: {shade}" if runs[-1] > 1 else "a single run"
+    said += f"; {remark}" if remark else ""
+    height = figure.get_figheight()
+    left, top = 0.065, 1 - 0.16 / height
+    figure.text(left, top, title, fontsize=12.5, weight="bold", color=INK, va="top")
+    figure.text(left, top - 0.27 / height, said, fontsize=9, color=FAINT, va="top")
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            linestyle=":" if look.line.method == "linear" else look.dashes,
+            linewidth=2,
+        )
+        for look in looks
+    ]
+    if len(labels) > len(looks):
+        handles.append(Line2D([], [], **marks(FAINT)))
+    figure.legend(
+        handles,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(left - 0.008, top - 0.45 / height),
+        ncols=legend_columns(labels),
+        frameon=False,
+        handlelength=1.9,
+        columnspacing=1.8,
+        handletextpad=0.6,
+        labelspacing=0.3,
+        borderpad=0.2,
+        labelcolor=INK,
+    )
+
+
+def binned_interval(look: Look, values: Any, width: int, interval: str) -> tuple[Any, Interval]:
+    """The middles of bins of `width` rows, as the counter says, and the interval of the means in them."""
+    centres, means = binned(values, width)
+    rows = np.arange(1, len(look.line.at) + 1)
+    return np.interp(centres, rows, look.line.at), INTERVALS[interval](means)
+
+
+def draw(axes: Axes, look: Look, centres: Any, interval: Interval) -> None:
+    """One line with its shade, through the points that are there."""
+    there = np.isfinite(interval.mean)
+    x = centres[there]
+    few = len(x) <= 2
+    axes.plot(
+        x,
+        interval.mean[there],
+        color=look.colour,
+        linestyle=look.dashes,
+        marker="o" if few or len(x) <= FEW else "",
+        markersize=3.2,
+        zorder=3,
+    )
+    if few:
+        low, high = interval.mean - interval.low, interval.high - interval.mean
+        axes.errorbar(
+            x, interval.mean[there], [low[there], high[there]], color=look.colour, linestyle="", zorder=2
+        )
+    else:
+        shade: dict[str, Any] = {"color": look.colour, "alpha": 0.18, "linewidth": 0, "zorder": 2}
+        axes.fill_between(x, interval.low[there], interval.high[there], **shade)
+
+
+def level_line(axes: Axes, level: float, text: str, colour: str) -> None:
+    """A horizontal line with its name at the right end."""
+    from matplotlib.patheffects import withStroke
+
+    axes.axhline(level, color=colour, linestyle=":", linewidth=1.2, zorder=1.5)
+    axes.annotate(
+        text,
+        (1, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        color=colour,
+        fontsize=8,
+        zorder=5,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+    )
+
+
+def marks(colour: str) -> dict[str, Any]:
+    return {
+        "color": colour,
+        "marker": "o",
+        "markersize": 4.5,
+        "markerfacecolor": "white",
+        "markeredgewidth": 1.0,
+        "linestyle": (0, (1, 2)),
+        "linewidth": 0.9,
+    }
+
+
+def units_panels(
+    figure: Figure,
+    place: Any,
+    looks: list[Look],
+    panels: Sequence[tuple[str, str, float]],
+    width: int,
+    interval: str,
+    finish: Callable[[Axes, str], None],
+) -> None:
+    """A row of panels about units, (column, title, factor) each; finish(axes, column) does the rest."""
+    below = place.subgridspec(1, len(panels), wspace=0.2)
+    for index, (name, title, factor) in enumerate(panels):
+        axes = figure.add_subplot(below[index])
+        for look in looks:
+            if has(look, name):
+                draw(axes, look, *binned_interval(look, factor * look.line.values[name], width, interval))
+        axes.set_title(title)
+        if name.endswith("dormant_rate"):
+            axes.set_ylim(bottom=0)
+        finish(axes, name)
+
+
+def has(look: Look, name: str) -> bool:
+    """Whether a line has this to show."""
+    return bool(np.isfinite(look.line.values[name]).any())

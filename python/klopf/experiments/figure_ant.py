@@ -1,0 +1,113 @@
+"""The figure of agents that go on learning: return over steps, and what became of the units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from klopf.experiments.drawing import (
+    FAINT,
+    FEW,
+    Look,
+    binned_interval,
+    draw,
+    has,
+    header,
+    header_height,
+    marks,
+    units_panels,
+)
+from klopf.experiments.published import curves, published_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 100  # of a curve, where there are more measurements
+_PANELS = (
+    ("dormant_rate", "dormant units of the policy (%)", 100.0),
+    ("effective_rank", "effective rank of its last hidden layer", 1.0),
+    ("weight_magnitude", "its mean weight magnitude", 1.0),
+)
+
+
+def ant_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
+    """looks: lines of one or several results."""
+    from matplotlib.figure import Figure
+
+    rows = max(len(look.line.at) for look in looks)
+    steps = max(int(look.line.at[-1]) for look in looks)
+    width = bin or max(1, round(rows / POINTS))
+    panels = [panel for panel in _PANELS if any(has(look, panel[0]) for look in looks)]
+    labels = [look.label for look in looks]
+    if published:
+        labels.append(f"published ({curves()['runs']} runs, an earlier Ant)")
+    above = header_height(labels)  # all heights in inches
+    height = above + 3.15 + (2.6 if panels else 0.0)
+    figure = Figure(figsize=(10.0, height), facecolor="white")
+    remark = f"means over {int(looks[0].line.at[0]) * width:,} steps"
+    header(figure, "Return, as agents go on learning", looks, labels, interval, remark)
+    grid = figure.add_gridspec(
+        1 + bool(panels),
+        1,
+        height_ratios=[1.35, 1][: 1 + bool(panels)],
+        left=0.065,
+        right=0.985,
+        bottom=0.48 / height,
+        top=1 - (above + 0.22) / height,
+        hspace=0.42,
+    )
+    axes = figure.add_subplot(grid[0])
+    for look in looks:
+        draw(axes, look, *binned_interval(look, look.line.values["return"], width, interval))
+    _mark_frictions(axes, looks)
+    axes.set_ylabel("return of an episode")
+    _finish(axes, "ant_return", looks, steps, published)
+    if panels:
+
+        def finish(axes: Axes, name: str) -> None:
+            _finish(axes, "ant_dormant_percent" if name == "dormant_rate" else "", looks, steps, published)
+
+        units_panels(figure, grid[1], looks, panels, width, interval, finish)
+    return figure
+
+
+def _finish(axes: Axes, kind: str, looks: list[Look], steps: int, published: bool) -> None:
+    """The axis of steps, and the published points that it reaches."""
+    from matplotlib.ticker import FuncFormatter
+
+    if published and kind:
+        for look in looks:
+            points = {at: value for at, value in published_points(kind, look.line.method) if at <= steps}
+            axes.plot(list(points), list(points.values()), **marks(look.colour), zorder=4)
+    unit, name = (1e6, "million steps") if steps >= 1_000_000 else (1e3, "thousand steps")
+    axes.set_xlim(0, steps * 1.01)
+    axes.set_xlabel(name)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
+
+
+def _mark_frictions(axes: Axes, looks: list[Look]) -> None:
+    """Where a run's friction changed: with its value where that is one run's and seldom, else a stroke."""
+    changes: list[tuple[int, float]] = []
+    for look in looks:
+        frictions = look.line.values["friction"]
+        for run in frictions:
+            new = np.flatnonzero((run[1:] != run[:-1]) & np.isfinite(run[1:])) + 1
+            changes += [(int(look.line.at[k]), float(run[k])) for k in new]
+    if not changes:
+        return
+    across: Any = axes.get_xaxis_transform()
+    one = len(looks) == 1 and looks[0].runs == 1 and len(changes) <= FEW
+    for at, friction in changes:
+        axes.plot([at, at], [0, 1 if one else 0.04], color=FAINT, linewidth=0.8, alpha=0.6, transform=across)
+        if one:
+            axes.annotate(f" friction {friction:.2g}", (at, 0.97), xycoords=across, fontsize=7.5, color=FAINT)
+    if not one:
+        axes.annotate(
+            "friction of a run changes",
+            (0.004, 0.05),
+            xycoords="axes fraction",
+            fontsize=7.5,
+            color=FAINT,
+        )
