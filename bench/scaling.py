@@ -8,10 +8,7 @@ See bench/README.md.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import klopf as kl
-from comparison.machine import BUSY, commit, machine, versions
+from comparison.report import report
 from comparison.summary import Spread, digits, spread
-from klopf.experiments.settings import Parser, option
-from klopf.files import atomic_write, check_writable
+from klopf.experiments.settings import option
 from peers.cases import CASES, make_data, weights_of
 from peers.klopf_peer import LAYERS
 
@@ -56,42 +52,19 @@ class Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 for what cannot be measured, 130 after Ctrl-C; a wrong option leaves with 2."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = Parser("scaling.py", Settings.__doc__ or "")
-    parser.add_settings(Settings)
-    settings = Settings(**parser.parse(words))
-    out = Path(settings.out or Path(__file__).parent / "results" / "scaling")
-    try:
-        if len(os.sched_getaffinity(0)) < 2:
-            raise kl.Error("expected at least 2 cores, got 1")
-        check_writable(out)
-        about: dict[str, Any] = {
-            "command": shlex.join(["python", "bench/scaling.py", *words]),
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "machine": machine(),
-            "versions": versions(),
-        }
-        if about["machine"]["load"] > BUSY:
-            busy = f"the machine is busy (load average {about['machine']['load']}): ratios will be off"
-            print(f"scaling.py: {busy}", file=sys.stderr)
-        megabytes, results = _measure(settings)
-    except kl.Error as error:
-        print(f"scaling.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("scaling.py: interrupted", file=sys.stderr)
-        return 130
-    about |= {"memory_mb": megabytes, "results": [dataclasses.asdict(result) for result in results]}
-    text = _table(about, settings, megabytes, results)
-    with atomic_write(out / "results.json", "w") as file:
-        json.dump(about, file, indent=1)
-        file.write("\n")
-    with atomic_write(out / "table.md", "w") as file:
-        file.write(text)
-    print(text, end="")
-    return 0
+    """The exit code, as `report` has it."""
+    return report("scaling.py", Settings, arguments, _measured, _table)
+
+
+def _measured(settings: Settings) -> dict[str, Any]:
+    if len(os.sched_getaffinity(0)) < 2:
+        raise kl.Error("expected at least 2 cores, got 1")
+    megabytes, results = _measure(settings)
+    return {
+        "runs": settings.runs,
+        "memory_mb": megabytes,
+        "results": [dataclasses.asdict(result) for result in results],
+    }
 
 
 def _measure(settings: Settings) -> tuple[float, list[Result]]:
@@ -157,30 +130,26 @@ def _resident() -> int:
     return pages * 4096
 
 
-def _table(about: dict[str, Any], settings: Settings, megabytes: float, results: Sequence[Result]) -> str:
-    where, hash_ = about["machine"], (about["commit"]["hash"] or "unknown")[:7]
+def _table(about: dict[str, Any]) -> list[str]:
     lines = [
         "# What more costs",
-        "",
-        f"`{about['command']}` on {about['date'][:10]}, commit {hash_}.",
-        f"{where['processor']} (family {where['family']}, model {where['model']}), {where['cores']} cores, "
-        f"klopf at level {where['klopf_isa']}.",
         f"{CASE.title}. Ratio of times, median [quartiles] over pairs of blocks; ms a step of all runs.",
         "",
         "| | ratio | ms | ms | pairs |",
         "|---|--:|--:|--:|--:|",
     ]
-    for result in results:
+    for result in (Result(**one) for one in about["results"]):
         s, (a, b) = result.spread, result.seconds
         ratio = f"{s.median:.3f} [{s.lower:.3f}, {s.upper:.3f}]"
         lines.append(
             f"| {result.title} | {ratio} | {digits(1e3 * a)} | {digits(1e3 * b)} | {len(result.ratios)} |"
         )
-    lines += [
+    return [
+        *lines,
         "",
-        f"{settings.runs} runs of continual backprop on 2 threads take {megabytes:.0f} MB beside the data.",
+        f"{about['runs']} runs of continual backprop on 2 threads take {about['memory_mb']:.0f} MB "
+        "beside the data.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 // Policies: losses of actions, and drawing them.
-#include "rules/policies.hpp"
-
 #include "common.hpp"
 #include "kernels.hpp"
+#include "rules/policies.hpp"
 
 namespace klopf::cuda {
 namespace {
@@ -29,8 +28,8 @@ __global__ void policy_loss_kernel(PolicyLoss op, Play play) {
   __syncthreads();
   for (int b = thread; b < batch.count; b += threads) {
     const int64_t at = static_cast<int64_t>(b) * op.outputs;
-    const Surrogate found = policy_sample(op, play.at(op.output, run) + at, log_std, inverse_std, target_of(op, play, run, b), grad ? grad + at : nullptr,
-                                          clip, entropy_weight, per_sample);
+    const Surrogate found = policy_sample(op, play.at(op.output, run) + at, log_std, inverse_std, target_of(op, play, run, b),
+                                          grad ? grad + at : nullptr, clip, entropy_weight, per_sample);
     sum += found.loss;
     clipped += found.clipped;
     play.at(op.by_log_probability, run)[b] = found.by_log_probability * per_sample;

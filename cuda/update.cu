@@ -13,6 +13,37 @@ __device__ inline void look(const Play& play, Ref<int32_t> alive, int run, float
 
 }  // namespace
 
+namespace {
+
+// One block a run: a thread sums up every 256th square, sixteen threads their share of these in order, the first their sums.
+__global__ void clip_gradient_kernel(ClipGradient op, Play play) {
+  const int run = static_cast<int>(blockIdx.z), thread = static_cast<int>(threadIdx.x);
+  if (!learns(play, run)) return;
+  float* g = play.at(op.grads, run);
+  __shared__ double sums[block_threads], parts[16];
+  __shared__ float scale;
+  double sum = 0;
+  for (int64_t i = thread; i < op.count; i += block_threads) sum += static_cast<double>(g[i]) * g[i];
+  sums[thread] = sum;
+  __syncthreads();
+  if (thread < 16) {
+    double part = 0;
+    for (int i = thread; i < block_threads; i += 16) part += sums[i];
+    parts[thread] = part;
+  }
+  __syncthreads();
+  if (thread == 0) scale = clip_scale(*play.at(op.max_norm, run), parts);
+  __syncthreads();
+  if (scale < 1)
+    for (int64_t i = thread; i < op.count; i += block_threads) g[i] *= scale;
+}
+
+}  // namespace
+
+void clip_gradient(const Queue& queue, const ClipGradient& op, const Play& play) {
+  launch(queue.stream, clip_gradient_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
+}
+
 void sgd_step(const Queue& queue, const SgdStep& op, const Play& play) {
   for_each(queue, play, op.count, [op, play] __device__(int run, int64_t i) {
     if (!learns(play, run)) return;
@@ -66,9 +97,8 @@ void perturb(const Queue& queue, const Perturb& op, const Play& play) {
   for_each(queue, play, (op.count + 63) / 64 * 16, [op, play] __device__(int run, int64_t k) {
     if (!learns(play, run)) return;
     const float noise = static_cast<float>(*play.at(op.noise, run));
-    const Random4 r =
-        random4(*play.at(op.seed, run), Stream::perturbation, static_cast<uint32_t>(op.key),
-                static_cast<uint64_t>(*play.at(op.step, run)), static_cast<uint32_t>(k));
+    const Random4 r = random4(*play.at(op.seed, run), Stream::perturbation, static_cast<uint32_t>(op.key),
+                              static_cast<uint64_t>(*play.at(op.step, run)), static_cast<uint32_t>(k));
     const Normal2 a = normal2(r.v[0], r.v[1]), b = normal2(r.v[2], r.v[3]);
     const float normal[4] = {a.first, a.second, b.first, b.second};
     const int64_t first = k / 16 * 64 + k % 16;

@@ -206,7 +206,10 @@ def test_an_environment_that_gives_nan(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--env", "Aunt"], "klopf: [env] Environment `Aunt` doesn't exist. Did you mean: `Ant`?; klopf's own"),
+        (
+            ["--env", "Aunt"],
+            "klopf: [env] Environment `Aunt` doesn't exist. Did you mean: `Ant`?; klopf's own",
+        ),
         (["--env", "Blackjack-v1"], "[Blackjack-v1] observations must be a Box or Discrete, got Tuple"),
         (["--friction-every", "10"], "klopf: --friction-every is an option of SlipperyAnt, got --env Ant"),
         (["--method", "ppo", "--period", "3"], "--period is an option of ppo-redo, got only ppo"),

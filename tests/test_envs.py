@@ -156,6 +156,8 @@ def test_what_does_not_fit() -> None:
         made("Ant", runs=0)
     with pytest.raises(kl.Error, match=r'^\[SlipperyAnt\] friction_of must be "floor" or "all", got "sky"$'):
         made("SlipperyAnt", friction_of="sky")
+    with pytest.raises(kl.Error, match=r"^\[Ant\] friction_of needs friction_every, or klopf/SlipperyAnt"):
+        made("Ant", friction_of="all")
     envs = made("Hopper")
     with pytest.raises(
         kl.Error, match=r"^\[reset\] seed must be one number or 4, one for each environment, got 2$"

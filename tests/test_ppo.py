@@ -346,3 +346,32 @@ def test_recent_observations() -> None:
     expected = np.concatenate([row[0] for row in seen]).astype(np.float32)
     np.testing.assert_array_equal(made.recent(20)[0], expected[-20:])
     assert made.recent(10_000).shape == (1, STEPS, INPUTS)
+
+
+@pytest.mark.usefixtures("device")
+def test_normalisation_follows_recording() -> None:
+    """Observations and rewards as the published streaming agents scale them, in two runs at once."""
+    with np.load(Path(__file__).parent / "data" / "stream_normalisation.npz") as file:
+        recorded = {name: file[name] for name in file.files}
+    steps, inputs = recorded["observations"].shape
+    policy = kl.Network([kl.Linear(2), kl.LogStd()], (inputs,), runs=2)
+    value = kl.Network([kl.Linear(1)], (inputs,), runs=2, stream=1)
+    made = kl.PPO(policy, value, steps=steps, normalise_observations=True, normalise_rewards=True)
+    no, zeros = np.zeros(2, bool), np.zeros((2, inputs))
+    for t in range(steps):
+        made.act(np.stack([recorded["observations"][t], zeros[0]]))
+        reward, done = recorded["rewards"][t], bool(recorded["done"][t])
+        made.observe(np.array([reward, 0.0]), np.array([done, False]), no, zeros)
+        if t == 200:  # a copy goes on from what was saved
+            state = made.state()
+            made = kl.PPO(policy, value, steps=steps, normalise_observations=True, normalise_rewards=True)
+            made.load_state(state)
+    buffer = made.state()
+    assert relative_error(buffer["buffer.rewards"][0].ravel(), recorded["scaled_rewards"]) < 1e-12
+    assert relative_error(buffer["buffer.observations"][0], recorded["normalised_observations"]) < 1e-6
+    latest = recorded["observations"][-1]
+    moments = buffer["observation_moments.mean"][0], buffer["observation_moments.squares"][0] / (steps - 1)
+    expected = (latest - moments[0]) / np.sqrt(moments[1] + 1e-8)
+    assert relative_error(expected, recorded["normalised_observations"][-1]) < 1e-9
+    chosen = made.choose(np.stack([latest, zeros[0]]))
+    assert relative_error(chosen[0], policy(expected[None].astype(np.float32))[0, 0]) < 1e-6

@@ -170,6 +170,18 @@ void read_targets(const char* where, const Network& network, bool classification
                 std::to_string(count));
 }
 
+PerRun read_numbers(const char* where, const char* name, const py::object& value) {
+  const auto values = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(value);
+  if (!values) PyErr_Clear();
+  if (!values || values.ndim() > 1 || values.size() == 0) throw Error(at(where) + name + " must be a number, or one for each run");
+  return PerRun(std::vector<double>(values.data(), values.data() + values.size()));
+}
+
+std::optional<PerRun> max_norm(const char* where, const OptionalArrayLike& value) {
+  if (value.is_none()) return {};
+  return read_numbers(where, "max_gradient_norm", value);
+}
+
 ArrayDict to_dict(std::vector<Array> arrays) {
   ArrayDict out;
   for (const Array& array : arrays) {

@@ -3,10 +3,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/typing.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "klopf/error.hpp"
+#include "klopf/hyper.hpp"
 #include "klopf/network.hpp"
 
 namespace py = pybind11;
@@ -43,6 +45,10 @@ Input read_samples(const char* where, const Network& network, const ArrayLike& x
                    const OptionalArrayLike& offset);
 // y integers [B] or [R, B] for classification, else floats [B, O] or [R, B, O].
 void read_targets(const char* where, const Network& network, bool classification, int64_t target_size, const ArrayLike& y, Input& input);
+
+// One number, or one for each run.
+PerRun read_numbers(const char* where, const char* name, const py::object& value);
+std::optional<PerRun> max_norm(const char* where, const OptionalArrayLike& value);
 
 ArrayDict to_dict(std::vector<Array> arrays);
 std::vector<Array> from_dict(const char* where, const ArrayDict& dict);

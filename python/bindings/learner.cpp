@@ -166,6 +166,7 @@ Args:
     loss: "cross_entropy", "mse", "squared_error", or ClippedPolicy(...)
     optimizer: SGD, Adam
     rules: ContinualBackprop, ShrinkAndPerturb, ... in order
+    max_gradient_norm: longer gradients of a batch are made as long as this; None: no limit
 
 Raises:
     klopf.Error: unknown names, numbers out of range, rules that exclude each other)";
@@ -216,9 +217,12 @@ void bind_learner(py::module_& m) {
 
   const auto none = py::none();
   py::class_<Learner, std::shared_ptr<Learner>>(m, "Learner", learner_doc)
-      .def(py::init([](std::shared_ptr<Network> network, const LossSpec& loss, const Optimizer& optimizer,
-                       const std::vector<Rule>& rules) { return std::make_shared<Learner>(std::move(network), loss, optimizer, rules); }),
-           py::arg("network").none(false), py::kw_only(), py::arg("loss"), py::arg("optimizer"), py::arg("rules") = std::vector<Rule>{})
+      .def(py::init([](std::shared_ptr<Network> network, const LossSpec& loss, const Optimizer& optimizer, const std::vector<Rule>& rules,
+                       const OptionalArrayLike& max_gradient_norm) {
+             return std::make_shared<Learner>(std::move(network), loss, optimizer, rules, max_norm("learner", max_gradient_norm));
+           }),
+           py::arg("network").none(false), py::kw_only(), py::arg("loss"), py::arg("optimizer"), py::arg("rules") = std::vector<Rule>{},
+           py::arg("max_gradient_norm") = none)
       .def("step", &step, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none, step_doc)
       .def("run", &run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("batch_size") = 100, py::arg("epochs") = 1,
            py::arg("shuffle") = true, py::arg("scale") = none, py::arg("offset") = none, run_doc)

@@ -64,8 +64,8 @@ DeviceArray to_device(const Network& net, const ArrayLike& x) {
 std::shared_ptr<Network> make(std::vector<Layer> layers, std::vector<int64_t> input_shape, int runs,
                               const std::optional<std::vector<uint64_t>>& seeds, const std::string& init, const std::string& device,
                               const std::string& precision, int stream) {
-  return std::make_shared<Network>(
-      NetworkOptions{std::move(layers), std::move(input_shape), runs, seeds.value_or(std::vector<uint64_t>{}), init, device, precision, stream});
+  return std::make_shared<Network>(NetworkOptions{std::move(layers), std::move(input_shape), runs, seeds.value_or(std::vector<uint64_t>{}),
+                                                  init, device, precision, stream});
 }
 
 py::typing::Tuple<int64_t, py::ellipsis> input_shape(const Network& net) { return py::tuple(py::cast(net.options().input_shape)); }

@@ -19,12 +19,13 @@ template <class T>
 Dense<T> read_array(const char* where, const char* name, const ArrayLike& value, const std::vector<py::ssize_t>& shape) {
   const py::array given = py::array::ensure(value);
   if (!given) PyErr_Clear();
-  const bool numbers = given && (std::is_same_v<T, uint8_t> ? given.dtype().kind() == 'b' : std::string("fiu").find(given.dtype().kind()) != std::string::npos);
+  const bool numbers = given && (std::is_same_v<T, uint8_t> ? given.dtype().kind() == 'b'
+                                                            : std::string("fiu").find(given.dtype().kind()) != std::string::npos);
   if (!numbers || std::vector<py::ssize_t>(given.shape(), given.shape() + given.ndim()) != shape) {
     std::string text;
     for (const py::ssize_t n : shape) text += (text.empty() ? "" : ", ") + std::to_string(n);
-    throw Error("[" + std::string(where) + "] " + name + " must be " + (std::is_same_v<T, uint8_t> ? "booleans" : "numbers") + " of shape [" + text +
-                "], got " + (given ? std::string(py::str(given.dtype())) + " " + shape_text(given) : "no array"));
+    throw Error("[" + std::string(where) + "] " + name + " must be " + (std::is_same_v<T, uint8_t> ? "booleans" : "numbers") +
+                " of shape [" + text + "], got " + (given ? std::string(py::str(given.dtype())) + " " + shape_text(given) : "no array"));
   }
   Dense<T> values(given);
   if constexpr (!std::is_same_v<T, uint8_t>)
@@ -34,42 +35,47 @@ Dense<T> read_array(const char* where, const char* name, const ArrayLike& value,
   return values;
 }
 
-PerRun each_run(const char* name, const ArrayLike& value) {
-  const auto values = Dense<double>::ensure(value);
-  if (!values) PyErr_Clear();
-  if (!values || values.ndim() > 1 || values.size() == 0)
-    throw Error("[ppo] " + std::string(name) + " must be a number, or one for each run");
-  return PerRun(std::vector<double>(values.data(), values.data() + values.size()));
-}
+PerRun each_run(const char* name, const ArrayLike& value) { return read_numbers("ppo", name, value); }
 
-std::shared_ptr<Ppo> make(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, const ClippedPolicy& loss, const Optimizer& optimizer,
-                          const std::vector<Rule>& rules, int64_t steps, int64_t epochs, int64_t batch_size, const ArrayLike& discount,
-                          const ArrayLike& trace_decay, const std::string& truncation) {
-  return std::make_shared<Ppo>(std::move(policy), std::move(value),
-                               PpoOptions{loss, optimizer, rules, steps, epochs, batch_size, each_run("discount", discount),
-                                          each_run("trace_decay", trace_decay), truncation});
+std::shared_ptr<Ppo> make(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, const ClippedPolicy& loss,
+                          const Optimizer& optimizer, const std::vector<Rule>& rules, int64_t steps, int64_t epochs, int64_t batch_size,
+                          const ArrayLike& discount, const ArrayLike& trace_decay, const std::string& truncation,
+                          const OptionalArrayLike& max_gradient_norm, bool normalise_observations, bool normalise_rewards) {
+  return std::make_shared<Ppo>(
+      std::move(policy), std::move(value),
+      PpoOptions{loss, optimizer, rules, steps, epochs, batch_size, each_run("discount", discount), each_run("trace_decay", trace_decay),
+                 truncation, max_norm("ppo", max_gradient_norm), normalise_observations, normalise_rewards});
 }
 
 bool is_gaussian(const Ppo& agent) { return agent.options().loss.distribution == "gaussian"; }
 
-py::array act(Ppo& agent, const ArrayLike& observation) {
+template <class Act>
+py::array actions_of(const char* where, Ppo& agent, const ArrayLike& observation, Act act) {
   const py::ssize_t runs = agent.runs(), inputs = agent.policy().input_size();
-  const auto values = read_array<float>("act", "observation", observation, {runs, inputs});
+  const auto values = read_array<double>(where, "observation", observation, {runs, inputs});
   std::vector<float> actions;
   {
     const py::gil_scoped_release release;
-    actions = agent.act(values.data());
+    actions = act(values.data());
   }
   if (is_gaussian(agent)) return to_numpy(actions, {runs, agent.action_size()});
   return to_numpy(std::vector<int64_t>(actions.begin(), actions.end()), {runs});
 }
 
-void observe(Ppo& agent, const ArrayLike& reward, const ArrayLike& terminated, const ArrayLike& truncated, const ArrayLike& final_observation) {
+py::array act(Ppo& agent, const ArrayLike& observation) {
+  return actions_of("act", agent, observation, [&](const double* values) { return agent.act(values); });
+}
+py::array choose(Ppo& agent, const ArrayLike& observation) {
+  return actions_of("choose", agent, observation, [&](const double* values) { return agent.choose(values); });
+}
+
+void observe(Ppo& agent, const ArrayLike& reward, const ArrayLike& terminated, const ArrayLike& truncated,
+             const ArrayLike& final_observation) {
   const py::ssize_t runs = agent.runs(), inputs = agent.policy().input_size();
   const auto rewards = read_array<double>("observe", "reward", reward, {runs});
   const auto ended = read_array<uint8_t>("observe", "terminated", terminated, {runs});
   const auto cut = read_array<uint8_t>("observe", "truncated", truncated, {runs});
-  const auto final = read_array<float>("observe", "final_observation", final_observation, {runs, inputs});
+  const auto final = read_array<double>("observe", "final_observation", final_observation, {runs, inputs});
   agent.observe(rewards.data(), ended.data(), cut.data(), final.data());
 }
 
@@ -130,6 +136,9 @@ Args:
     batch_size: steps of a minibatch
     discount: gamma; one number, or one for each run
     trace_decay: lambda of the advantage estimates; one number, or one for each run
+    max_gradient_norm: of each network's gradient by itself; None: no limit
+    normalise_observations: by running means and deviations, each run its own
+    normalise_rewards: by the deviation of their discounted sum
     truncation: "bootstrap", where an episode that is cut short goes on in the value of its last observation, or "terminal"
 
 Raises:
@@ -142,6 +151,14 @@ Args:
 
 Returns:
     float32 [R, outputs], or int64 [R] of a categorical policy; 0 in runs that no longer learn)";
+
+const char* choose_doc = R"(What the policy does without exploring: its means, or its likeliest actions. Nothing is remembered.
+
+Args:
+    observation: [R, inputs]
+
+Returns:
+    float32 [R, outputs], or int64 [R] of a categorical policy)";
 
 const char* observe_doc = R"(What followed the last actions.
 
@@ -174,10 +191,12 @@ void bind_ppo(py::module_& m) {
           "clipped", [](const UpdateOut& out) { return out.array(out.update.clipped); },
           "[R, epochs], share of samples whose ratio of probabilities was outside the clipping range");
   py::class_<Ppo, std::shared_ptr<Ppo>>(m, "PPO", ppo_doc)
-      .def(py::init(&make), py::arg("policy").none(false), py::arg("value").none(false), py::kw_only(), py::arg("loss"), py::arg("optimizer"),
-           py::arg("rules") = std::vector<Rule>{}, py::arg("steps") = 2048, py::arg("epochs") = 10, py::arg("batch_size") = 128,
-           py::arg("discount") = 0.99, py::arg("trace_decay") = 0.95, py::arg("truncation") = "bootstrap")
+      .def(py::init(&make), py::arg("policy").none(false), py::arg("value").none(false), py::kw_only(), py::arg("loss"),
+           py::arg("optimizer"), py::arg("rules") = std::vector<Rule>{}, py::arg("steps") = 2048, py::arg("epochs") = 10,
+           py::arg("batch_size") = 128, py::arg("discount") = 0.99, py::arg("trace_decay") = 0.95, py::arg("truncation") = "bootstrap",
+           py::arg("max_gradient_norm") = py::none(), py::arg("normalise_observations") = false, py::arg("normalise_rewards") = false)
       .def("act", &act, py::arg("observation"), act_doc)
+      .def("choose", &choose, py::arg("observation"), choose_doc)
       .def("observe", &observe, py::arg("reward"), py::arg("terminated"), py::arg("truncated"), py::arg("final_observation"), observe_doc)
       .def("learn", &learn, "All epochs on a full buffer, which is empty then.")
       .def(
@@ -192,11 +211,14 @@ void bind_ppo(py::module_& m) {
       .def_property_readonly("filled", &Ppo::filled, "Steps that the buffer holds.")
       .def_property_readonly("runs", &Ppo::runs, "R")
       .def_property_readonly("alive", &alive, "bool [R]: False for runs frozen because a loss or weights were no longer finite.")
-      .def("state", [](const Ppo& agent) { return to_dict(agent.state()); }, "Everything that learning depends on, by name, the buffer included.")
-      .def("load_state", [](Ppo& agent, const ArrayDict& arrays) { agent.load_state(from_dict("load_state", arrays)); }, py::arg("arrays"),
-           "What state() gave, back in place.");
-  m.def("advantages", &estimate, py::arg("rewards"), py::arg("values"), py::arg("final_values"), py::arg("terminated"), py::arg("truncated"),
-        py::arg("discount"), py::arg("trace_decay"), advantages_doc);
+      .def(
+          "state", [](const Ppo& agent) { return to_dict(agent.state()); },
+          "Everything that learning depends on, by name, the buffer included.")
+      .def(
+          "load_state", [](Ppo& agent, const ArrayDict& arrays) { agent.load_state(from_dict("load_state", arrays)); }, py::arg("arrays"),
+          "What state() gave, back in place.");
+  m.def("advantages", &estimate, py::arg("rewards"), py::arg("values"), py::arg("final_values"), py::arg("terminated"),
+        py::arg("truncated"), py::arg("discount"), py::arg("trace_decay"), advantages_doc);
 }
 
 }  // namespace klopf::bindings

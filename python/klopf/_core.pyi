@@ -13,8 +13,10 @@ import numpy.typing
 
 _PerRun: typing.TypeAlias = float | collections.abc.Sequence[float] | numpy.typing.NDArray[typing.Any]
 __all__: list[str] = [
+    "PPO",
     "SGD",
     "Adam",
+    "ClippedPolicy",
     "ContinualBackprop",
     "Conv2d",
     "DeviceArray",
@@ -25,13 +27,17 @@ __all__: list[str] = [
     "LeakyReLU",
     "Learner",
     "Linear",
+    "LogStd",
     "MaxPool2d",
     "Network",
+    "ReDo",
     "ReLU",
     "ShrinkAndPerturb",
     "Sigmoid",
     "Step",
     "Tanh",
+    "Update",
+    "advantages",
     "devices",
     "get_threads",
     "gpu_status",
@@ -52,6 +58,29 @@ class Error(ValueError):
     """
     A mistake of the caller, in one line.
     """
+
+class LogStd:
+    """
+    Last layer of a Gaussian policy: log sigma of every action, the same for all inputs.
+
+    A parameter [R, outputs] of the network, which hands on its inputs as the means.
+
+    Args:
+        initial: log sigma at birth
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(self, initial: float = 0.0) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def initial(self) -> float:
+        """
+        log sigma at birth
+        """
 
 class Sigmoid:
     """
@@ -198,19 +227,64 @@ class Linear:
 
     Args:
         outputs: number of units
+        fan_in: inputs that the initial distribution counts; 0: those there are
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
-    def __init__(self, outputs: int) -> None: ...
+    def __init__(self, outputs: int, fan_in: int = 0) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
         """
         The options by name, as plain values.
         """
     @property
+    def fan_in(self) -> int:
+        """
+        inputs that the initial distribution counts; 0: those there are
+        """
+    @property
     def outputs(self) -> int:
         """
         number of units
+        """
+
+class ClippedPolicy:
+    """
+    The clipped surrogate of proximal policy optimisation (Schulman et al. 2017), less an entropy bonus.
+
+    A loss whose targets are, for each sample, an action (its numbers, or its index), the logarithm of its probability
+    when it was taken, and its advantage. A learner's `accuracy` then is the share of samples whose ratio of
+    probabilities was outside the clipping range. Each number may be an array [R].
+
+    Args:
+        distribution: of actions: "gaussian", for a network that ends with LogStd, or "categorical"
+        clip: epsilon: how far from 1 the ratio of probabilities still matters
+        entropy: weight of the entropy that is added to what is maximised
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self, distribution: str = "gaussian", clip: _PerRun = 0.2, entropy: _PerRun = 0.0
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def clip(self) -> float | list[float]:
+        """
+        epsilon: how far from 1 the ratio of probabilities still matters
+        """
+    @property
+    def distribution(self) -> str:
+        """
+        of actions: "gaussian", for a network that ends with LogStd, or "categorical"
+        """
+    @property
+    def entropy(self) -> float | list[float]:
+        """
+        weight of the entropy that is added to what is maximised
         """
 
 class Adam:
@@ -334,6 +408,55 @@ class ShrinkAndPerturb:
         sigma of the normal noise added to every weight and bias after each step
         """
 
+class ReDo:
+    """
+    Replacement of dormant units (ReDo; Sokar et al. 2023).
+
+    Every `period` updates each hidden layer's units whose mean |activity| in the last batch, over the layer's mean, is at
+    most `threshold` begin anew: incoming weights drawn, bias, outgoing weights and statistics zero. Each number may be an
+    array [R].
+
+    Args:
+        threshold: tau: a unit is dormant whose mean |activity|, over the layer's mean, is at most this
+        period: updates from one look at the units to the next
+        reset_optimizer_state: zero what the optimizer keeps for the weights that begin anew
+        init: distribution of new incoming weights: an initialiser's name; None: the network's
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        threshold: _PerRun = 0.1,
+        period: _PerRun = 100.0,
+        reset_optimizer_state: bool = False,
+        init: str | None = None,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def init(self) -> str | None:
+        """
+        distribution of new incoming weights: an initialiser's name; None: the network's
+        """
+    @property
+    def period(self) -> float | list[float]:
+        """
+        updates from one look at the units to the next
+        """
+    @property
+    def reset_optimizer_state(self) -> bool:
+        """
+        zero what the optimizer keeps for the weights that begin anew
+        """
+    @property
+    def threshold(self) -> float | list[float]:
+        """
+        tau: a unit is dormant whose mean |activity|, over the layer's mean, is at most this
+        """
+
 class ContinualBackprop:
     """
     Selective reinitialisation of the least useful units (Dohare et al., Nature 2024).
@@ -452,6 +575,7 @@ class Network:
         device: one of klopf.devices(), or "auto": the first GPU, or the CPU
         precision: of dense products, "float32"; on a GPU also "tf32", which rounds their factors to ten bits
             behind the point for the tensor cores
+        stream: of random numbers: networks of the same seeds draw different weights where it differs
 
     Raises:
         klopf.Error: layers that do not fit, unknown names, a device that is not there
@@ -468,7 +592,7 @@ class Network:
     def __init__(
         self,
         layers: collections.abc.Sequence[
-            Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid
+            Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid | LogStd
         ],
         input_shape: collections.abc.Sequence[typing.SupportsIndex],
         runs: typing.SupportsIndex = 1,
@@ -476,6 +600,7 @@ class Network:
         init: str = "kaiming",
         device: str = "cpu",
         precision: str = "float32",
+        stream: typing.SupportsIndex = 0,
     ) -> None: ...
     def _unit_groups(self) -> list[tuple[int, int, int]]:
         """
@@ -520,7 +645,7 @@ class Network:
         Resets weights and biases.
 
         Args:
-            layers: counted among those with parameters, negative from the end; None: all
+            layers: counted among those with weights, negative from the end; None: all, and log sigma
             to: "zero", or "initial" for a fresh draw
         """
     def state_dict(self) -> dict[str, numpy.typing.NDArray[typing.Any]]:
@@ -549,7 +674,9 @@ class Network:
         (inputs,) or (channels, height, width)
         """
     @property
-    def layers(self) -> list[Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid]:
+    def layers(
+        self,
+    ) -> list[Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid | LogStd]:
         """
         As given.
         """
@@ -572,6 +699,11 @@ class Network:
     def seeds(self) -> list[int]:
         """
         One a run.
+        """
+    @property
+    def stream(self) -> int:
+        """
+        Of random numbers.
         """
 
 class Step:
@@ -630,9 +762,10 @@ class Learner:
 
     Args:
         network: what learns; shared, not copied
-        loss: "cross_entropy", "mse" or "squared_error"
+        loss: "cross_entropy", "mse", "squared_error", or ClippedPolicy(...)
         optimizer: SGD, Adam
         rules: ContinualBackprop, ShrinkAndPerturb, ... in order
+        max_gradient_norm: longer gradients of a batch are made as long as this; None: no limit
 
     Raises:
         klopf.Error: unknown names, numbers out of range, rules that exclude each other
@@ -641,9 +774,10 @@ class Learner:
         self,
         network: Network,
         *,
-        loss: str,
+        loss: str | ClippedPolicy,
         optimizer: SGD | Adam,
-        rules: collections.abc.Sequence[ContinualBackprop | ShrinkAndPerturb] = [],
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb] = [],
+        max_gradient_norm: numpy.typing.ArrayLike | None = None,
     ) -> None: ...
     def apply(self) -> list[numpy.typing.NDArray[numpy.bool]]:
         """
@@ -749,6 +883,165 @@ class Learner:
         bool [R]: False for runs frozen because their loss or weights were no longer finite.
         """
 
+class Update:
+    """
+    What one call of PPO.learn did: means over each epoch.
+    """
+    @property
+    def clipped(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        [R, epochs], share of samples whose ratio of probabilities was outside the clipping range
+        """
+    @property
+    def policy_loss(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        [R, epochs]
+        """
+    @property
+    def value_loss(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        [R, epochs]
+        """
+
+class PPO:
+    """
+    R independent agents that learn by proximal policy optimisation (Schulman et al. 2017).
+
+    Each learns from its own steps: act, observe, and when the buffer is full, learn. Both networks have a learner with
+    the same optimizer and rules.
+
+    Args:
+        policy: network whose outputs are the means of the actions, and that ends with LogStd(); or logits
+        value: network of the same seeds with one output, made with another `stream`
+        loss: ClippedPolicy
+        optimizer: of both networks
+        rules: of both networks
+        steps: of the buffer
+        epochs: passes over a full buffer
+        batch_size: steps of a minibatch
+        discount: gamma; one number, or one for each run
+        trace_decay: lambda of the advantage estimates; one number, or one for each run
+        max_gradient_norm: of each network's gradient by itself; None: no limit
+        normalise_observations: by running means and deviations, each run its own
+        normalise_rewards: by the deviation of their discounted sum
+        truncation: "bootstrap", where an episode that is cut short goes on in the value of its last observation, or "terminal"
+
+    Raises:
+        klopf.Error: networks that do not fit, numbers out of range
+    """
+    def __init__(
+        self,
+        policy: Network,
+        value: Network,
+        *,
+        loss: ClippedPolicy,
+        optimizer: SGD | Adam,
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb] = [],
+        steps: typing.SupportsIndex = 2048,
+        epochs: typing.SupportsIndex = 10,
+        batch_size: typing.SupportsIndex = 128,
+        discount: numpy.typing.ArrayLike = 0.99,
+        trace_decay: numpy.typing.ArrayLike = 0.95,
+        truncation: str = "bootstrap",
+        max_gradient_norm: numpy.typing.ArrayLike | None = None,
+        normalise_observations: bool = False,
+        normalise_rewards: bool = False,
+    ) -> None: ...
+    def act(self, observation: numpy.typing.ArrayLike) -> numpy.ndarray:
+        """
+        Draws actions, and remembers observation and action.
+
+        Args:
+            observation: [R, inputs]
+
+        Returns:
+            float32 [R, outputs], or int64 [R] of a categorical policy; 0 in runs that no longer learn
+        """
+    def choose(self, observation: numpy.typing.ArrayLike) -> numpy.ndarray:
+        """
+        What the policy does without exploring: its means, or its likeliest actions. Nothing is remembered.
+
+        Args:
+            observation: [R, inputs]
+
+        Returns:
+            float32 [R, outputs], or int64 [R] of a categorical policy
+        """
+    def learn(self) -> Update:
+        """
+        All epochs on a full buffer, which is empty then.
+        """
+    def load_state(self, arrays: dict[str, numpy.typing.NDArray[typing.Any]]) -> None:
+        """
+        What state() gave, back in place.
+        """
+    def observe(
+        self,
+        reward: numpy.typing.ArrayLike,
+        terminated: numpy.typing.ArrayLike,
+        truncated: numpy.typing.ArrayLike,
+        final_observation: numpy.typing.ArrayLike,
+    ) -> None:
+        """
+        What followed the last actions.
+
+        Args:
+            reward: [R]
+            terminated: bool [R], the episode ended
+            truncated: bool [R], it was cut short
+            final_observation: [R, inputs], what the step led to, before any reset
+        """
+    def recent(self, count: typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Up to so many of the latest observations [R, n, inputs], oldest first: at most a buffer of them.
+        """
+    def state(self) -> dict[str, numpy.typing.NDArray[typing.Any]]:
+        """
+        Everything that learning depends on, by name, the buffer included.
+        """
+    @property
+    def alive(self) -> numpy.typing.NDArray[numpy.bool]:
+        """
+        bool [R]: False for runs frozen because a loss or weights were no longer finite.
+        """
+    @property
+    def filled(self) -> int:
+        """
+        Steps that the buffer holds.
+        """
+    @property
+    def full(self) -> bool:
+        """
+        Whether learn() comes next.
+        """
+    @property
+    def runs(self) -> int:
+        """
+        R
+        """
+
+def advantages(
+    rewards: numpy.typing.ArrayLike,
+    values: numpy.typing.ArrayLike,
+    final_values: numpy.typing.ArrayLike,
+    terminated: numpy.typing.ArrayLike,
+    truncated: numpy.typing.ArrayLike,
+    discount: typing.SupportsFloat | typing.SupportsIndex,
+    trace_decay: typing.SupportsFloat | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    Generalised advantage estimates (Schulman et al. 2016): float64 [R, T].
+
+    Args:
+        rewards: [R, T]
+        values: [R, T] of the observations
+        final_values: [R, T] of what each step led to, before any reset
+        terminated: bool [R, T]
+        truncated: bool [R, T]
+        discount: gamma
+        trace_decay: lambda
+    """
+
 def devices() -> list[str]:
     """
     Devices that networks can live on.
@@ -811,10 +1104,15 @@ layers: tuple[
     type[LeakyReLU],
     type[Tanh],
     type[Sigmoid],
-] = (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid)
+    type[LogStd],
+] = (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LogStd)
 losses: tuple[str, ...] = ("cross_entropy", "mse", "squared_error")
 optimizers: tuple[type[SGD], type[Adam]] = (SGD, Adam)
-rules: tuple[type[ContinualBackprop], type[ShrinkAndPerturb]] = (ContinualBackprop, ShrinkAndPerturb)
+rules: tuple[type[ContinualBackprop], type[ReDo], type[ShrinkAndPerturb]] = (
+    ContinualBackprop,
+    ReDo,
+    ShrinkAndPerturb,
+)
 utilities: tuple[str, ...] = (
     "contribution",
     "zero_contribution",

@@ -7,7 +7,17 @@ from os import PathLike
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments
 from klopf.network import Network
-from klopf.specs import Loss, Optimizer, Rule, describe, describe_network, made, made_network
+from klopf.specs import (
+    Loss,
+    Optimizer,
+    PerRun,
+    Rule,
+    describe,
+    describe_network,
+    made,
+    made_network,
+    plain,
+)
 
 _FORMAT = "klopf learner 1"
 
@@ -16,9 +26,22 @@ class Learner(_core.Learner):
     __doc__ = _core.Learner.__doc__
 
     def __init__(
-        self, network: Network, *, loss: Loss, optimizer: Optimizer, rules: list[Rule] | None = None
+        self,
+        network: Network,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
+        rules: list[Rule] | None = None,
+        max_gradient_norm: PerRun | None = None,
     ) -> None:
-        super().__init__(network, loss=loss, optimizer=optimizer, rules=rules or [])
+        super().__init__(
+            network,
+            loss=loss,
+            optimizer=optimizer,
+            rules=rules or [],
+            max_gradient_norm=max_gradient_norm,
+        )
+        self.max_gradient_norm = max_gradient_norm
         self.net = network
         self.loss = loss
         self.optimizer = optimizer
@@ -37,6 +60,7 @@ class Learner(_core.Learner):
             "loss": describe(self.loss),
             "optimizer": describe(self.optimizer),
             "rules": [describe(rule) for rule in self.rules],
+            "max_gradient_norm": plain(self.max_gradient_norm),
         }
         checkpoint.write(path, self.state(), settings)
 
@@ -70,6 +94,7 @@ class Learner(_core.Learner):
             loss=made(settings["loss"]),
             optimizer=made(settings["optimizer"]),
             rules=saved if rules is None else rules,
+            max_gradient_norm=settings.get("max_gradient_norm"),
         )
         learner.load_state(arrays)
         checkpoint.warn_of_other_arithmetic(path, settings["arithmetic"], net._arithmetic)

@@ -8,10 +8,9 @@ from typing import Any
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments
 from klopf.network import Network
-from klopf.specs import Optimizer, Rule, describe, describe_network, made, made_network
+from klopf.specs import Optimizer, Rule, describe, describe_network, made, made_network, plain
 
 _FORMAT = "klopf ppo 1"
-_SETTINGS = ("steps", "epochs", "batch_size", "discount", "trace_decay", "truncation")
 
 
 class PPO(_core.PPO):
@@ -49,7 +48,7 @@ class PPO(_core.PPO):
             "loss": describe(self.loss),
             "optimizer": describe(self.optimizer),
             "rules": [describe(rule) for rule in self.rules],
-            "settings": self._settings,
+            "settings": {name: plain(value) for name, value in self._settings.items()},
         }
         checkpoint.write(path, self.state(), settings)
 
@@ -77,4 +76,4 @@ class PPO(_core.PPO):
         return agent
 
 
-explain_arguments(PPO, "ppo", ("__init__", "act", "observe", "learn", "load_state"))
+explain_arguments(PPO, "ppo", ("__init__", "act", "choose", "observe", "learn", "load_state"))

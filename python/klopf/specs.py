@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from klopf import _core
 from klopf.network import Network
@@ -10,11 +14,17 @@ from klopf.network import Network
 Rule = _core.ContinualBackprop | _core.ReDo | _core.ShrinkAndPerturb
 Optimizer = _core.SGD | _core.Adam
 Loss = str | _core.ClippedPolicy
+PerRun = float | Sequence[float] | NDArray[Any]  # one number, or one for each run
 
 
 def describe(value: Any) -> Any:
     """A spec as {"kind": ..., options}; a word stays one."""
     return value if isinstance(value, str) else {"kind": type(value).__name__, **value.fields()}
+
+
+def plain(value: Any) -> Any:
+    """A number, a word, or an array as a list."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def made(described: Any) -> Any:

@@ -2,8 +2,8 @@
 // The engine of networks that must keep learning.
 #include "klopf/error.hpp"
 #include "klopf/learner.hpp"
-#include "klopf/ppo.hpp"
 #include "klopf/network.hpp"
+#include "klopf/ppo.hpp"
 #include "klopf/synthetic.hpp"
 #include "klopf/threads.hpp"
 #include "klopf/version.hpp"

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,7 +32,9 @@ struct RunOptions {
 
 class Learner {
  public:
-  Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer optimizer, std::vector<Rule> rules = {});
+  // max_gradient_norm: of a batch's gradient, where there is a limit.
+  Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer optimizer, std::vector<Rule> rules = {},
+          std::optional<PerRun> max_gradient_norm = {});
 
   Network& network() { return *network_; }
   const Network& network() const { return *network_; }
@@ -75,7 +78,7 @@ class Learner {
   void prepare(Blocks& work, int64_t batch, int workspaces);
   Play play(int run, const Blocks& work, int workspace, const Samples& samples, int64_t first, int64_t count) const;
   Play chunk(const Play& batch, int index) const;
-  bool counts() const;               // whether there is an accuracy
+  bool counts() const;                   // whether there is an accuracy
   bool share_runs(int64_t batch) const;  // whether threads share the chunks of a run
   void forward_backward(const Play& batch, int chunk);
   void learn(const Play& batch);
@@ -105,6 +108,7 @@ class Learner {
   Ref<double> clip_, entropy_;  // of a policy
   Optimizer optimizer_;
   std::vector<Rule> rules_;
+  std::optional<PerRun> max_gradient_norm_;
   Layout layout_{space_learner};
   Blocks blocks_;
   Ref<int64_t> step_, epoch_;

@@ -85,9 +85,9 @@ class Network {
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<Units>& units() const { return units_; }
-  int parametric_layers() const;                     // those that reset() counts
-  Ref<float> log_std() const { return log_std_; }    // [O] of a policy; or absent
-  bool is_convolution(std::size_t group) const;  // whether the units of a group are filters
+  int parametric_layers() const;                   // those that reset() counts
+  Ref<float> log_std() const { return log_std_; }  // [O] of a policy; or absent
+  bool is_convolution(std::size_t group) const;    // whether the units of a group are filters
   // The initial distribution of a layer's weights, named as in NetworkOptions::init.
   InitialDistribution initial(const Node& node, const std::string& name) const;
   InitialDistribution initial(const Units& group, const std::string& name) const;

@@ -167,7 +167,7 @@ struct DrawAction {  // from the policy of one sample
   int64_t step;
   Ref<float> output, log_std;
   Ref<double> inverse_std;  // scratch [outputs]
-  Ref<float> action;  // [outputs], or [1]: its index; behind it the logarithm of its probability
+  Ref<float> action;        // [outputs], or [1]: its index; behind it the logarithm of its probability
   Ref<uint64_t> seed;
 };
 struct LossTotal {       // of a batch, over its chunks; left in the first
@@ -226,6 +226,13 @@ struct AdamStep {
   Ref<int32_t> steps;  // of each weight, since its unit was replaced
   Ref<double> step_size, beta1, beta2, epsilon, weight_decay;
   Ref<int32_t> alive;
+};
+// Makes a batch's gradient no longer than a limit, by max / (norm + 1e-6). On the CPU the chunks' gradients are added up before, and but
+// for the first are zero from then on.
+struct ClipGradient {
+  int64_t count;
+  Ref<float> grads;
+  Ref<double> max_norm;
 };
 struct Perturb {  // w += noise * N(0, 1)
   int64_t count;
@@ -343,23 +350,24 @@ struct Advance {  // the end of a step
   X(ActivationForward, activation_forward)         \
   X(ActivationBackward, activation_backward)       \
   X(Loss, loss)                                    \
+  X(ClipGradient, clip_gradient)                   \
   X(SgdStep, sgd_step)                             \
   X(AdamStep, adam_step)                           \
   X(Perturb, perturb)                              \
   X(UnitActivity, unit_activity)                   \
   X(UnitUtility, unit_utility)
 
-#define KLOPF_LIGHT_OPERATIONS(X) \
-  X(LossTotal, loss_total)        \
-  X(BeginEpoch, begin_epoch)      \
-  X(Tally, tally)                 \
-  X(EndEpoch, end_epoch)          \
-  X(PolicyLoss, policy_loss)      \
-  X(DrawAction, draw_action)      \
-  X(DrawWeights, draw_weights)    \
-  X(UnitSelect, unit_select)      \
+#define KLOPF_LIGHT_OPERATIONS(X)  \
+  X(LossTotal, loss_total)         \
+  X(BeginEpoch, begin_epoch)       \
+  X(Tally, tally)                  \
+  X(EndEpoch, end_epoch)           \
+  X(PolicyLoss, policy_loss)       \
+  X(DrawAction, draw_action)       \
+  X(DrawWeights, draw_weights)     \
+  X(UnitSelect, unit_select)       \
   X(SelectDormant, select_dormant) \
-  X(UnitReplace, unit_replace)    \
+  X(UnitReplace, unit_replace)     \
   X(Advance, advance)
 
 #define KLOPF_OPERATIONS(X) KLOPF_HEAVY_OPERATIONS(X) KLOPF_LIGHT_OPERATIONS(X)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "klopf/learner.hpp"
+#include "klopf/normalise.hpp"
 
 namespace klopf {
 
@@ -15,7 +16,9 @@ struct PpoOptions {
   std::vector<Rule> rules{};
   int64_t steps = 2048, epochs = 10, batch_size = 128;
   PerRun discount = 0.99, trace_decay = 0.95;
-  std::string truncation = "bootstrap";  // or "terminal"
+  std::string truncation = "bootstrap";       // or "terminal"
+  std::optional<PerRun> max_gradient_norm{};  // of each network's by itself
+  bool normalise_observations = false, normalise_rewards = false;
 };
 
 // What one learn() did, means over each epoch.
@@ -39,13 +42,15 @@ class Ppo {
   bool full() const { return filled_ == options_.steps; }
 
   // Actions [R, action size] at observations [R, inputs]; 0 in runs that no longer learn, or are no longer finite.
-  std::vector<float> act(const float* observations);
+  std::vector<float> act(const double* observations);
+  // The same without chance, the mean or the likeliest action, and nothing remembered.
+  std::vector<float> choose(const double* observations);
   // What followed, [R]; final_observations [R, inputs]: what the step led to, before any reset.
-  void observe(const double* rewards, const uint8_t* terminated, const uint8_t* truncated, const float* final_observations);
+  void observe(const double* rewards, const uint8_t* terminated, const uint8_t* truncated, const double* final_observations);
   // All epochs on a full buffer, which is empty then. `between` is called about twice a second, and may throw.
   PpoUpdate learn(const std::function<void()>& between = {});
 
-  std::vector<float> recent(int64_t count) const;  // up to so many of the latest observations [R, n, inputs], oldest first
+  std::vector<float> recent(int64_t count) const;               // up to so many of the latest observations [R, n, inputs], oldest first
   const std::vector<uint8_t>& alive() const { return alive_; }  // [R] whether both networks still learn
   std::vector<Array> state() const;
   void load_state(const std::vector<Array>& arrays);
@@ -59,6 +64,7 @@ class Ppo {
   };
   std::vector<Part> parts() const;
   void look_who_is_alive();
+  void see(int64_t run, const double* observation, float* out) const;  // as the networks see it
 
   PpoOptions options_;
   Learner policy_, value_;
@@ -71,6 +77,8 @@ class Ppo {
   std::vector<double> rewards_;
   std::vector<uint8_t> terminated_, truncated_;
   std::vector<uint8_t> alive_;
+  RunningMoments observation_moments_;
+  RewardScale reward_scale_;
   // Acting: the policy's forward pass for one sample.
   Tape tape_;
   DrawAction draw_{};

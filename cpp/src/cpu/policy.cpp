@@ -1,7 +1,6 @@
 // Policies: losses of actions, and drawing them. Few numbers a sample, so one version for all levels.
-#include "rules/policies.hpp"
-
 #include "cpu/units.hpp"
+#include "rules/policies.hpp"
 
 namespace klopf::cpu {
 

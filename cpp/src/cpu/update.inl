@@ -37,6 +37,22 @@ KLOPF_FN void for_weights(const Play& play, int64_t count, const float* w, Ref<f
   if (!finite) *play.at(alive) = 0;
 }
 
+void clip_gradient(const ClipGradient& op, const Play& play) {
+  float* g = play.at(op.grads);
+  for (int c = 1; c < play.chunks; ++c) {
+    float* more = play.at(op.grads, c);
+#pragma GCC ivdep
+    for (int64_t i = 0; i < op.count; ++i) g[i] += more[i], more[i] = 0;
+  }
+  double parts[16] = {};
+  for (int64_t i = 0; i < op.count; i += 16)
+    for (int k = 0; k < 16; ++k) parts[k] += static_cast<double>(g[i + k]) * g[i + k];
+  const float scale = clip_scale(*play.at(op.max_norm), parts);
+  if (scale < 1)
+#pragma GCC ivdep
+    for (int64_t i = 0; i < op.count; ++i) g[i] *= scale;
+}
+
 void sgd_step(const SgdStep& op, const Play& play) {
   float *w = play.at(op.weights), *v = play.at(op.momentum);
   const float alpha = static_cast<float>(*play.at(op.step_size)), mu = static_cast<float>(*play.at(op.momentum_rate));

@@ -36,8 +36,7 @@ void check(const Network& network, const LossSpec& loss) {
     static_cast<void>(choice("learner", "loss", *name, loss_names()));
   } else {
     const bool gaussian = distribution_of(std::get<ClippedPolicy>(loss)) == Distribution::gaussian;
-    if (gaussian && !network.log_std().present())
-      throw Error("[learner] a Gaussian policy needs a network that ends with LogStd()");
+    if (gaussian && !network.log_std().present()) throw Error("[learner] a Gaussian policy needs a network that ends with LogStd()");
     if (!gaussian && network.log_std().present())
       throw Error("[learner] a categorical policy must not end with LogStd(), which only a Gaussian one has");
     return;

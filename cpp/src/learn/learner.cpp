@@ -21,11 +21,13 @@ constexpr int evaluation_chunk = 64;
 
 }  // namespace
 
-Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer optimizer, std::vector<Rule> rules)
+Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer optimizer, std::vector<Rule> rules,
+                 std::optional<PerRun> max_gradient_norm)
     : network_(std::move(network)),
       loss_(std::move(loss)),
       optimizer_(std::move(optimizer)),
-      rules_(std::move(rules)) {
+      rules_(std::move(rules)),
+      max_gradient_norm_(std::move(max_gradient_norm)) {
   if (!network_) throw Error("[learner] network must be given, got none");
   check(*network_, loss_);
   step_ = layout_.add<int64_t>("step");
@@ -64,10 +66,12 @@ void Learner::record_loss(Pass& pass, WorkLayout& work, int capacity) {
   const int32_t outputs = static_cast<int32_t>(network_->outputs());
   if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
     const Tape& tape = pass.tape;
-    const auto by_sample = work.take<double>(static_cast<std::size_t>(capacity)), by_output = work.take<double>(static_cast<std::size_t>(outputs));
+    const auto by_sample = work.take<double>(static_cast<std::size_t>(capacity)),
+               by_output = work.take<double>(static_cast<std::size_t>(outputs));
     const Ref<float> log_std = network_->log_std();
     Ref<float> grad_log_std{};
-    if (log_std.present() && tape.grads.present()) grad_log_std = {space_work, tape.grads.offset + log_std.offset - network_->weights().offset};
+    if (log_std.present() && tape.grads.present())
+      grad_log_std = {space_work, tape.grads.offset + log_std.offset - network_->weights().offset};
     pass.judge = {PolicyLoss{distribution_of(*policy), outputs, tape.output, tape.grad_output, log_std, grad_log_std, clip_, entropy_,
                              by_sample, by_output, pass.loss, pass.correct}};
   } else {
@@ -87,6 +91,9 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
     clip_ = recording.number("ClippedPolicy", "clip", policy->clip, 0, HUGE_VAL);
     entropy_ = recording.number("ClippedPolicy", "entropy", policy->entropy, 0, HUGE_VAL);
   }
+  if (max_gradient_norm_)
+    update_.push_back(ClipGradient{network_->weights_count(), training_.tape.grads,
+                                   recording.number("learner", "max_gradient_norm", *max_gradient_norm_, 0, HUGE_VAL)});
   klopf::record(optimizer_, recording);
   for (const Rule& rule : rules_) klopf::record(rule, recording);
   update_.push_back(Advance{step_});

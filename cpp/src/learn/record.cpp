@@ -179,8 +179,8 @@ void record_one(const ReDo& rule, Recording& r, const std::string& owner) {
 }
 
 void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& owner) {
-  r.update.push_back(
-      Perturb{r.network.weights_count(), r.network.perturbation_key(), r.network.weights(), r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
+  r.update.push_back(Perturb{r.network.weights_count(), r.network.perturbation_key(), r.network.weights(),
+                             r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
 }
 
 }  // namespace
@@ -191,7 +191,7 @@ void record(const Optimizer& optimizer, Recording& r) {
 
 bool record_online(const Recording& r, Program& backward, Program& update) {
   const auto sgd = std::find_if(r.update.begin(), r.update.end(), [](const Operation& op) { return std::holds_alternative<SgdStep>(op); });
-  if (sgd == r.update.end()) return false;
+  if (sgd != r.update.begin()) return false;  // there is none, or something looks at the gradient before
   const SgdStep& step = std::get<SgdStep>(*sgd);
   backward.clear();
   for (const Operation& operation : r.tape.backward) {

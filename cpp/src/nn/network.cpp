@@ -75,7 +75,8 @@ void Network::for_plays(F work) {
 }
 
 void Network::put_log_std(double value) {
-  if (log_std_.present()) blocks_.put(log_std_, std::vector<float>(static_cast<std::size_t>(runs() * outputs()), static_cast<float>(value)));
+  if (log_std_.present())
+    blocks_.put(log_std_, std::vector<float>(static_cast<std::size_t>(runs() * outputs()), static_cast<float>(value)));
 }
 
 int Network::parametric_layers() const {

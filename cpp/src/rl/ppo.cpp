@@ -40,8 +40,8 @@ void expect_decay(const char* name, const PerRun& value, int runs) {
 
 Ppo::Ppo(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, PpoOptions options)
     : options_(std::move(options)),
-      policy_(checked(policy, value.get()), options_.loss, options_.optimizer, options_.rules),
-      value_(value, "mse", options_.optimizer, options_.rules),
+      policy_(checked(policy, value.get()), options_.loss, options_.optimizer, options_.rules, options_.max_gradient_norm),
+      value_(value, "mse", options_.optimizer, options_.rules, options_.max_gradient_norm),
       runs_(policy->runs()),
       inputs_(policy->input_size()),
       action_size_(policy_.target_size() - 2) {
@@ -57,11 +57,14 @@ Ppo::Ppo(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, PpoOpt
   targets_.resize(places * static_cast<std::size_t>(action_size_ + 2));
   rewards_.resize(places);
   terminated_.resize(places);
+  if (options_.normalise_observations) observation_moments_ = RunningMoments(runs_, inputs_);
+  if (options_.normalise_rewards) reward_scale_ = RewardScale(runs_);
   truncated_.resize(places);
 
   WorkLayout work;
   tape_ = policy->record(work, 1, false);
-  draw_ = {distribution_of(options_.loss), static_cast<int32_t>(policy->outputs()), 0, tape_.output, policy->log_std(), {}, {}, policy->seed()};
+  draw_ = {
+      distribution_of(options_.loss), static_cast<int32_t>(policy->outputs()), 0, tape_.output, policy->log_std(), {}, {}, policy->seed()};
   draw_.inverse_std = work.take<double>(static_cast<std::size_t>(policy->outputs()));
   draw_.action = work.take<float>(static_cast<std::size_t>(action_size_ + 1));
   const int workspaces = policy->together() ? runs_ : std::min(runs_, get_threads());
@@ -69,11 +72,35 @@ Ppo::Ppo(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, PpoOpt
   look_who_is_alive();
 }
 
-std::vector<float> Ppo::act(const float* observations) {
+void Ppo::see(int64_t run, const double* observation, float* out) const {
+  if (observation_moments_.present()) return observation_moments_.normalise(static_cast<int>(run), observation, out);
+  for (int64_t i = 0; i < inputs_; ++i) out[i] = static_cast<float>(observation[i]);
+}
+
+std::vector<float> Ppo::choose(const double* observations) {
+  std::vector<float> seen(static_cast<std::size_t>(runs_ * inputs_));
+  for (int64_t run = 0; run < runs_; ++run) see(run, observations + run * inputs_, seen.data() + run * inputs_);
+  Samples samples;
+  samples.x = seen.data();
+  samples.count = 1;
+  samples.per_run = true;
+  std::vector<float> outputs = policy().infer(samples);
+  if (draw_.distribution == Distribution::gaussian) return outputs;
+  std::vector<float> actions;
+  for (auto first = outputs.begin(); first != outputs.end(); first += draw_.outputs)
+    actions.push_back(static_cast<float>(std::max_element(first, first + draw_.outputs) - first));
+  return actions;
+}
+
+std::vector<float> Ppo::act(const double* observations) {
   expect(!full(), "the buffer is full: learn() comes before the next act()");
+  if (observation_moments_.present() && !acted_)  // once for each observation
+    for (int run = 0; run < runs_; ++run) observation_moments_.update(run, observations + run * inputs_);
+  std::vector<float> seen(static_cast<std::size_t>(runs_ * inputs_));
+  for (int64_t run = 0; run < runs_; ++run) see(run, observations + run * inputs_, seen.data() + run * inputs_);
   Network& net = policy_.network();
   Samples samples;
-  samples.x = observations;
+  samples.x = seen.data();
   samples.count = 1;
   samples.per_run = true;
   draw_.step = step_;
@@ -81,10 +108,11 @@ std::vector<float> Ppo::act(const float* observations) {
   const auto take = [&](int64_t run, const float* drawn) {
     const int64_t at = run * options_.steps + filled_;
     float* target = targets_.data() + at * (action_size_ + 2);
-    const bool sound = alive_[static_cast<std::size_t>(run)] && std::all_of(drawn, drawn + action_size_ + 1, [](float x) { return std::isfinite(x); });
+    const bool sound =
+        alive_[static_cast<std::size_t>(run)] && std::all_of(drawn, drawn + action_size_ + 1, [](float x) { return std::isfinite(x); });
     for (int64_t i = 0; i <= action_size_; ++i) target[i] = sound ? drawn[i] : 0;
     std::copy_n(target, action_size_, actions.data() + run * action_size_);
-    std::copy_n(observations + run * inputs_, inputs_, observations_.data() + at * inputs_);
+    std::copy_n(seen.data() + run * inputs_, inputs_, observations_.data() + at * inputs_);
   };
   if (net.together()) {
     Play play = net.play(work_);
@@ -109,16 +137,18 @@ std::vector<float> Ppo::act(const float* observations) {
   return actions;
 }
 
-void Ppo::observe(const double* rewards, const uint8_t* terminated, const uint8_t* truncated, const float* final_observations) {
+void Ppo::observe(const double* rewards, const uint8_t* terminated, const uint8_t* truncated, const double* final_observations) {
   expect(acted_, "observe() needs an act() before it");
   const bool cut = options_.truncation == "terminal";
   for (int64_t run = 0; run < runs_; ++run) {
     const int64_t at = run * options_.steps + filled_;
     const std::size_t place = static_cast<std::size_t>(at);
-    rewards_[place] = rewards[run];
+    rewards_[place] = reward_scale_.present() ? reward_scale_(static_cast<int>(run), rewards[run], terminated[run] || truncated[run],
+                                                              options_.discount[static_cast<int>(run)])
+                                              : rewards[run];
     terminated_[place] = terminated[run] || (cut && truncated[run]);
     truncated_[place] = truncated[run];
-    std::copy_n(final_observations + run * inputs_, inputs_, final_observations_.data() + at * inputs_);
+    see(run, final_observations + run * inputs_, final_observations_.data() + at * inputs_);
   }
   ++filled_;
   ++step_;
@@ -195,6 +225,7 @@ std::vector<Ppo::Part> Ppo::parts() const {
 namespace {
 
 constexpr const char* owners[] = {"policy.", "value."};
+constexpr const char *moments_name = "observation_moments.", *scale_name = "reward_scale.";
 
 Array number(const std::string& name, int64_t value) {
   Array array{name, Type::int64, {1}, std::vector<char>(sizeof value)};
@@ -221,6 +252,8 @@ std::vector<Array> Ppo::state() const {
     array.data.assign(static_cast<const char*>(part.data), static_cast<const char*>(part.data) + bytes);
     all.push_back(std::move(array));
   }
+  for (Array& array : observation_moments_.state(moments_name)) all.push_back(std::move(array));
+  for (Array& array : reward_scale_.state(scale_name)) all.push_back(std::move(array));
   return all;
 }
 
@@ -254,6 +287,8 @@ void Ppo::load_state(const std::vector<Array>& arrays) {
     if (array->name == "buffer.filled") filled_ = value;
     if (array->name == "buffer.acted") acted_ = value != 0;
     if (array->name == "step") step_ = value;
+    observation_moments_.load(moments_name, *array);
+    reward_scale_.load(scale_name, *array);
     for (const Part& part : parts())
       if (array->name == "buffer." + std::string(part.name)) std::memcpy(part.data, array->data.data(), array->data.size());
   }

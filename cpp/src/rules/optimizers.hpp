@@ -6,6 +6,15 @@
 // What an optimizer does to one weight w with gradient g.
 namespace klopf {
 
+// What a gradient is multiplied by that is to be no longer than `most`, from 16 interleaved sums of its squares (which are added up
+// pairwise, in place).
+KLOPF_FN float clip_scale(double most, double* parts) {
+  for (int half = 8; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) parts[k] += parts[k + half];
+  const double scale = most / (sqrt(parts[0]) + 1e-6);
+  return scale < 1 ? static_cast<float>(scale) : 1.0f;
+}
+
 // v <- mu v + (g + lambda w); w <- w - alpha v
 KLOPF_FN void sgd_update(float& w, float g, float& v, float alpha, float mu, float lambda) {
   v = mu * v + (g + lambda * w);

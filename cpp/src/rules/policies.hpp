@@ -74,8 +74,7 @@ KLOPF_FN Surrogate policy_sample(const PolicyLoss& op, const float* output, cons
   if (!grad) return found;
   const double by = found.by_log_probability * per_sample;
   if (op.distribution == Distribution::gaussian) {
-    for (int o = 0; o < outputs; ++o)
-      grad[o] = static_cast<float>(by * z_score(target[o], output[o], inverse_std[o]) * inverse_std[o]);
+    for (int o = 0; o < outputs; ++o) grad[o] = static_cast<float>(by * z_score(target[o], output[o], inverse_std[o]) * inverse_std[o]);
     return found;
   }
   const double all = log_sum(output, outputs);

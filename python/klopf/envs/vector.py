@@ -33,9 +33,9 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     max_episode_steps: after which an episode is truncated.
     threads: of the simulator; 0: all processors.
     friction_every: with a number, the floor's friction changes after so many steps at least (`Friction`).
-    friction_range: from which it is drawn.
-    friction_of: the "floor", or "all": MuJoCo takes the larger one of two bodies in contact, and the ant's
-        own is 1.
+    friction_range: from which it is drawn; None: .02 to 2.
+    friction_of: the "floor" (None), or "all": MuJoCo takes the larger one of two bodies in contact, and the
+        ant's own is 1.
 
     Raises kl.Error where an option does not fit.
     """
@@ -50,9 +50,12 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         max_episode_steps: int = EPISODE_STEPS,
         threads: int = 0,
         friction_every: int | None = None,
-        friction_range: tuple[float, float] = RANGE,
-        friction_of: str = "floor",
+        friction_range: tuple[float, float] | None = None,
+        friction_of: str | None = None,
     ) -> None:
+        for option, given in (("friction_range", friction_range), ("friction_of", friction_of)):
+            if friction_every is None and given is not None:
+                raise Error(f"[{type(task).__name__}] {option} needs friction_every, or klopf/SlipperyAnt-v0")
         for name, value, least in (("num_envs", num_envs, 1), ("max_episode_steps", max_episode_steps, 1)):
             if value < least:
                 raise Error(f"[{type(task).__name__}] {name} must be at least {least}, got {value}")
@@ -78,10 +81,12 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._before = np.zeros(num_envs)  # x, of which the velocity is the change
         self._observations = np.zeros((num_envs, observed))
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
-        self._geoms = geoms_with(friction_of, model)
+        self._geoms = geoms_with(friction_of or "floor", model)
         self.frictions: list[Friction] = []  # one a run where it changes
         if friction_every is not None:
-            self.frictions = [Friction(None, friction_every, friction_range) for _ in range(num_envs)]
+            self.frictions = [
+                Friction(None, friction_every, friction_range or RANGE) for _ in range(num_envs)
+            ]
 
     def bodies(self, ids: Ids | slice = slice(None)) -> Bodies:
         """Positions, velocities and forces of some."""

@@ -19,6 +19,12 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
+def flattened(space: Any, observation: Any) -> Array:
+    """An observation of a Box or Discrete space as numbers."""
+    flat: Any = gymnasium.spaces.flatten(space, observation)
+    return np.asarray(flat, dtype=np.float64).ravel()
+
+
 class World:
     """R environments of one name, each of its own seed.
 
@@ -39,6 +45,7 @@ class World:
         if not isinstance(acted, (spaces.Box, spaces.Discrete)):
             raise Error(f"[{name}] actions must be a Box or Discrete, got {type(acted).__name__}")
         self._observed, self._acted = observed, acted
+        self._first = int(acted.start) if isinstance(acted, spaces.Discrete) else 0
         self.discrete = isinstance(acted, spaces.Discrete)  # actions are an index
         self.observations = int(spaces.flatdim(observed))  # numbers of one
         self.actions = int(spaces.flatdim(acted))  # numbers of one, or how many there are
@@ -75,7 +82,7 @@ class World:
     def step(self, actions: NDArray[Any]) -> tuple[Array, Flags, Flags, Array]:
         """Rewards, terminated and truncated [R], and what the step led to, before any reset [R, I]."""
         if self.discrete:
-            actions = actions + self._acted.start
+            actions = actions + self._first
         else:
             actions = actions.reshape(len(actions), *(self._acted.shape or ()))
         observed, rewards, terminated, truncated, info = self._env.step(actions)
@@ -84,18 +91,18 @@ class World:
         if ended.any():
             final = final.copy()
             for run in np.flatnonzero(ended):
-                final[run] = np.ravel(gymnasium.spaces.flatten(self._observed, info["final_obs"][run]))
+                final[run] = flattened(self._observed, info["final_obs"][run])
         if self._batch is not None:
             self.failed = self._batch.failed.copy()
         elif not (np.isfinite(final).all() and np.isfinite(rewards).all()):
-            run = int(np.argmin(np.isfinite(final).all(axis=1) & np.isfinite(rewards)))
-            raise Error(f"[{self.name}] run {run} gave an observation or reward that is not finite")
+            first = int(np.argmin(np.isfinite(final).all(axis=1) & np.isfinite(rewards)))
+            raise Error(f"[{self.name}] run {first} gave an observation or reward that is not finite")
         return rewards, terminated, truncated, final
 
     def _flat(self, observed: NDArray[Any]) -> Array:
         if isinstance(self._observed, gymnasium.spaces.Box):
             return np.asarray(observed, dtype=np.float64).reshape(len(observed), -1)
-        return np.stack([gymnasium.spaces.flatten(self._observed, one) for one in observed]).astype(float)
+        return np.stack([flattened(self._observed, one) for one in observed])
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything that the next steps depend on; nothing where an environment cannot tell."""

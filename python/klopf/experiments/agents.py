@@ -37,6 +37,11 @@ class Ppo:
     truncation: str = option(
         "bootstrap", "what follows where an episode is cut short: its value, or nothing", choices=TRUNCATIONS
     )
+    max_gradient_norm: float = option(
+        0.0, "length that each network's gradient is cut down to; 0: no limit", minimum=0
+    )
+    normalise_observations: bool = option(False, "by running means and deviations")
+    normalise_rewards: bool = option(False, "by the deviation of their discounted sum")
     hidden: tuple[int, ...] = option((256, 256), "units of each hidden layer of both networks", minimum=1)
     activation: str = option("ReLU", "of hidden units", choices=("ReLU", "Tanh", "LeakyReLU", "Sigmoid"))
     init: str = option("lecun", "how weights are drawn", choices=kl.initialisers)
@@ -102,6 +107,9 @@ class Ppo:
             discount=self.discount,
             trace_decay=self.trace_decay,
             truncation=self.truncation,
+            max_gradient_norm=self.max_gradient_norm or None,
+            normalise_observations=self.normalise_observations,
+            normalise_rewards=self.normalise_rewards,
         )
 
 

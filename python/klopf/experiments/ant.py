@@ -32,6 +32,7 @@ from klopf.experiments.session import Session, hold
 from klopf.experiments.settings import Parser, option, option_of
 from klopf.experiments.statistics import mean
 from klopf.experiments.walk import MEASURED, Walk
+from klopf.experiments.watch import Watching, watch
 
 Values = NDArray[np.float64]
 FRICTION = ("friction_every", "friction_of")
@@ -241,6 +242,16 @@ def _said(values: Values) -> dict[str, str]:
     return said or {"return": "failed"}
 
 
+def _watch(given: dict[str, Any]) -> None:
+    names = [field.name for field in dataclasses.fields(Watching)]
+    others = [name for name in given if name not in names]
+    if "watch" not in given or others:
+        named = option_of(others[0] if others else next(iter(given)))
+        raise kl.Error(f"--watch FOLDER goes with {', '.join(map(option_of, names[1:]))} alone, got {named}")
+    path, total, steps = watch(Watching(**given))
+    print(f"return {total:,.0f} in {steps} steps: {path}")
+
+
 # --- the command --------------------------------------------------------------------------------------------
 
 
@@ -249,10 +260,13 @@ def command(arguments: Sequence[str]) -> None:
     parser = Parser("klopf ant", "PPO in MuJoCo: agents that learn to walk, for longer than PPO can.")
     parser.add_settings(Where)
     parser.add_settings(Settings)
+    parser.add_settings(Watching)
     group = parser.add_argument_group("settings of the methods (with several values: one line each)")
     for asked in AGENTS.options().values():
         parser.add_option(group, asked, AGENTS.defaults_text(asked.name), several=not asked.several or None)
     given = parser.parse(arguments)
+    if any(field.name in given for field in dataclasses.fields(Watching)):
+        return _watch(given)
     where = taken_from(given)
     if where.resume is None:
         path = where.out or free_folder("results/ant")

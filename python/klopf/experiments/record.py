@@ -24,7 +24,7 @@ class Part(Protocol):
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything that it goes on from."""
 
-    def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def load_state(self, arrays: dict[str, NDArray[Any]]) -> None:
         """What `state` gave, back in place."""
 
 

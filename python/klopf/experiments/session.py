@@ -22,8 +22,11 @@ SLICE_SECONDS = 1.0  # about how long training goes on before anything else is s
 class Experiment(Protocol):
     """The loop over tasks and lines, from wherever the record stands."""
 
-    record: Record
-    parts: Sequence[Part]  # what learns on each line
+    @property
+    def record(self) -> Record: ...
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What learns on each line."""
 
     @property
     def arithmetic(self) -> str:

@@ -1,0 +1,71 @@
+#include "klopf/normalise.hpp"
+
+#include <cmath>
+#include <cstring>
+
+namespace klopf {
+namespace {
+
+constexpr double epsilon = 1e-8;
+
+Array array_of(const std::string& name, const std::vector<double>& values, std::vector<int64_t> shape) {
+  Array array{name, Type::float64, std::move(shape), std::vector<char>(values.size() * sizeof(double))};
+  std::memcpy(array.data.data(), values.data(), array.data.size());
+  return array;
+}
+
+}  // namespace
+
+RunningMoments::RunningMoments(int runs, int64_t size)
+    : size_(size), count_(static_cast<std::size_t>(runs)), mean_(static_cast<std::size_t>(runs * size)), squares_(mean_.size()) {}
+
+void RunningMoments::update(int run, const double* x) {
+  const double n = ++count_[static_cast<std::size_t>(run)];
+  for (int64_t i = 0; i < size_; ++i) {
+    double& mean = mean_[place(run, i)];
+    const double before = x[i] - mean;
+    mean += before / n;
+    squares_[place(run, i)] += before * (x[i] - mean);
+  }
+}
+
+double RunningMoments::variance(int run, int64_t i) const {
+  const double n = count_[static_cast<std::size_t>(run)];
+  return n < 2 ? 1 : squares_[place(run, i)] / (n - 1);
+}
+
+void RunningMoments::normalise(int run, const double* x, float* out) const {
+  for (int64_t i = 0; i < size_; ++i) out[i] = static_cast<float>((x[i] - mean(run, i)) / std::sqrt(variance(run, i) + epsilon));
+}
+
+std::vector<Array> RunningMoments::state(const std::string& prefix) const {
+  if (!present()) return {};
+  const int64_t runs = static_cast<int64_t>(count_.size());
+  return {array_of(prefix + "count", count_, {runs}), array_of(prefix + "mean", mean_, {runs, size_}),
+          array_of(prefix + "squares", squares_, {runs, size_})};
+}
+
+void RunningMoments::load(const std::string& prefix, const Array& array) {
+  for (const auto& [name, values] : {std::pair{"count", &count_}, {"mean", &mean_}, {"squares", &squares_}})
+    if (array.name == prefix + name) std::memcpy(values->data(), array.data.data(), array.data.size());
+}
+
+double RewardScale::operator()(int run, double reward, bool ended, double discount) {
+  double& trace = trace_[static_cast<std::size_t>(run)];
+  trace = (ended ? 0 : discount * trace) + reward;
+  moments_.update(run, &trace);
+  return reward / std::sqrt(moments_.variance(run, 0) + epsilon);
+}
+
+std::vector<Array> RewardScale::state(const std::string& prefix) const {
+  std::vector<Array> all = moments_.state(prefix);
+  if (present()) all.push_back(array_of(prefix + "trace", trace_, {static_cast<int64_t>(trace_.size())}));
+  return all;
+}
+
+void RewardScale::load(const std::string& prefix, const Array& array) {
+  moments_.load(prefix, array);
+  if (array.name == prefix + "trace") std::memcpy(trace_.data(), array.data.data(), array.data.size());
+}
+
+}  // namespace klopf
