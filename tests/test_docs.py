@@ -20,7 +20,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS
 CODE = [ROOT / "README.md", ROOT / "docs" / "python.md"]
 if sys.version_info >= (3, 11):  # which MuJoCo's batches need
-    CODE.append(ROOT / "docs" / "environments.md")
+    CODE += [ROOT / "docs" / "environments.md", ROOT / "docs" / "ant.md"]
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 INLINE = re.compile(r"`([^`\n]+)`")
