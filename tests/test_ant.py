@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from experiments import contents, klopf
 from klopf import metrics
@@ -274,6 +276,28 @@ def test_what_cannot_be_saved_says_so(folder: Path, capsys: pytest.CaptureFixtur
     made.advance(10)
     with pytest.warns(UserWarning, match="CartPole-v1 cannot be saved: its episodes begin anew"):
         made.load_state(made.state())
+
+
+def test_watch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ant", "--method", "ppo", "continual-ppo", *TINY, "--out", "out", "--no-figure"]
+    assert main(words) == 0
+    watching = ["ant", "--watch", "out", "--frames", "5", "--width", "64", "--height", "48"]
+    code = main([*watching, "--line", "ppo", "--run", "1"])
+    said = capsys.readouterr()
+    if "no picture could be made" in said.err:
+        pytest.skip(said.err.strip())
+    assert code == 0
+    assert re.search(r"return -?\d+ in 5 steps: out/walk.gif\n$", said.out)
+    with Image.open("out/walk.gif") as picture:
+        assert (picture.n_frames, picture.size) == (5, (64, 48))
+    for more, message in [
+        (["--line", "pop"], "--line must be one of ppo, continual-ppo, got pop"),
+        (["--run", "2"], "--run must be below 2, got 2"),
+        (["--movie", "walk.avi"], "--movie must end in .gif or .mp4, got walk.avi"),
+        (["--steps", "10"], "--watch FOLDER goes with --line"),
+    ]:
+        assert main([*watching, *more]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_needs_mujoco(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

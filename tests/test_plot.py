@@ -10,11 +10,13 @@ import pytest
 
 import klopf as kl
 from experiments import made_up
+from klopf.experiments import walk
+from klopf.experiments.agents import AGENTS, KINDS
 from klopf.experiments.imagenet import MEASURED
 from klopf.experiments.methods import METHODS
 from klopf.experiments.plot import plot
 from klopf.experiments.published import curves, published_curve
-from klopf.experiments.results import read_results
+from klopf.experiments.results import Folder, Table, read_results
 
 
 def drawn(folder: Path, **options: Any) -> str:
@@ -123,3 +125,32 @@ def test_published_curves() -> None:
     assert published_curve("cbp", {})[4900] == 90.4
     assert published_curve("scratch", {}) == {}
     assert published_curve("linear", {}) == {1: 77.1}
+
+
+def walked(path: Path, methods: list[str], rows: int, runs: int) -> Path:
+    """A results folder of agents with invented numbers."""
+    described = [line.describe() for line in AGENTS.lines(methods, "authors", {})]
+    values = np.random.default_rng(0).uniform(0.1, 0.9, size=(rows, len(methods), runs, len(walk.MEASURED)))
+    values[..., -1] = 0
+    table, folder, seeds = (
+        Table(walk.MEASURED, "step", 20_480, rows * 20_480 - 7),
+        Folder(path),
+        list(range(runs)),
+    )
+    folder.create({"settings": {}, "lines": described, "seeds": seeds, "table": table.describe()})
+    folder.begin_results(table, described, seeds, list(values.reshape(-1, runs, len(walk.MEASURED))))
+    folder.close()
+    return path
+
+
+def test_agents(tmp_path: Path) -> None:
+    folder = walked(tmp_path / "a", list(KINDS), 300, 3)
+    text = drawn(folder, published=True)
+    for word in (*KINDS, "million steps", "means over 61,440 steps", "published (30 runs, an earlier Ant)"):
+        assert word in text, word
+    found = read_results(folder)[0]
+    assert found.at[:2].tolist() == [20_480, 40_960]
+    assert found.at[-1] == 300 * 20_480 - 7
+    images = made_up(tmp_path / "b", ["bp"], 3, 2)
+    with pytest.raises(kl.Error, match="expected folders of one kind of experiment, got counts of"):
+        plot([folder, images], tmp_path / "x.png")

@@ -8,7 +8,7 @@ from typing import Any
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments
 from klopf.network import Network
-from klopf.specs import Optimizer, Rule, describe, describe_network, made, made_network, plain
+from klopf.specs import Optimizer, PerRun, Rule, describe, describe_network, made, made_network, plain
 
 _FORMAT = "klopf ppo 1"
 
@@ -24,8 +24,27 @@ class PPO(_core.PPO):
         loss: _core.ClippedPolicy | None = None,
         optimizer: Optimizer | None = None,
         rules: list[Rule] | None = None,
-        **settings: Any,
+        steps: int = 2048,
+        epochs: int = 10,
+        batch_size: int = 128,
+        discount: PerRun = 0.99,
+        trace_decay: PerRun = 0.95,
+        truncation: str = "bootstrap",
+        max_gradient_norm: PerRun | None = None,
+        normalise_observations: bool = False,
+        normalise_rewards: bool = False,
     ) -> None:
+        settings: dict[str, Any] = {
+            "steps": steps,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "discount": discount,
+            "trace_decay": trace_decay,
+            "truncation": truncation,
+            "max_gradient_norm": max_gradient_norm,
+            "normalise_observations": normalise_observations,
+            "normalise_rewards": normalise_rewards,
+        }
         loss = loss or _core.ClippedPolicy()
         optimizer = optimizer or _core.Adam(step_size=1e-4)
         super().__init__(policy, value, loss=loss, optimizer=optimizer, rules=rules or [], **settings)

@@ -39,6 +39,7 @@ class Learner {
   Network& network() { return *network_; }
   const Network& network() const { return *network_; }
   bool classification() const { return loss_ == LossSpec("cross_entropy"); }
+  bool chooses() const;  // whether targets begin with the index of an action
   std::string loss_name() const;
   int64_t target_size() const;  // numbers of a target, where it is not a label
   StepResult step(const Samples& samples) { return std::move(step_later(samples).get()); }

@@ -47,7 +47,8 @@ class Ppo {
   std::vector<float> choose(const double* observations);
   // What followed, [R]; final_observations [R, inputs]: what the step led to, before any reset.
   void observe(const double* rewards, const uint8_t* terminated, const uint8_t* truncated, const double* final_observations);
-  // All epochs on a full buffer, which is empty then. `between` is called about twice a second, and may throw.
+  // All epochs on a full buffer, which is empty then. `between` is called about twice a second; where it throws, some epochs were done,
+  // and the buffer is still full.
   PpoUpdate learn(const std::function<void()>& between = {});
 
   std::vector<float> recent(int64_t count) const;               // up to so many of the latest observations [R, n, inputs], oldest first

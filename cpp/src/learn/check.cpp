@@ -1,5 +1,6 @@
 #include "learn/check.hpp"
 
+#include <cmath>
 #include <cstdint>
 
 #include "klopf/error.hpp"
@@ -27,8 +28,15 @@ void check(const char* where, Learner& learner, const Samples& samples) {
   if (!labels && network.target_size(samples) != learner.target_size())
     throw Error("[" + std::string(where) + "] targets must have " + std::to_string(learner.target_size()) + " numbers, got " +
                 std::to_string(network.target_size(samples)));
-  if (labels)
-    check_labels(where, samples.labels, samples.targets_per_run ? network.runs() * samples.count : samples.count, network.outputs());
+  const int64_t count = samples.targets_per_run ? network.runs() * samples.count : samples.count, size = learner.target_size();
+  if (labels) return check_labels(where, samples.labels, count, network.outputs());
+  if (!learner.chooses()) return;
+  for (int64_t i = 0; i < count; ++i) {
+    const float action = samples.targets[i * size];
+    if (!(action >= 0 && action < static_cast<float>(network.outputs())) || action != std::floor(action))
+      throw Error("[" + std::string(where) + "] actions must be whole numbers from 0 to " + std::to_string(network.outputs() - 1) +
+                  ", got " + number_text(action));
+  }
 }
 
 void check(const Network& network, const LossSpec& loss) {

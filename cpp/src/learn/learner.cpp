@@ -47,6 +47,11 @@ Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer opti
 
 bool Learner::counts() const { return classification() || std::holds_alternative<ClippedPolicy>(loss_); }
 
+bool Learner::chooses() const {
+  const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_);
+  return policy && distribution_of(*policy) == Distribution::categorical;
+}
+
 std::string Learner::loss_name() const {
   const std::string* name = std::get_if<std::string>(&loss_);
   return name ? *name : "ClippedPolicy";

@@ -14,15 +14,11 @@ namespace klopf {
 std::vector<std::string> loss_names() { return {"cross_entropy", "mse", "squared_error"}; }
 std::vector<std::string> utility_names() { return {std::begin(UtilityMeasures::names), std::end(UtilityMeasures::names)}; }
 
-namespace {
-
 std::string number_text(double value) {
   std::ostringstream out;
   out << value;
   return out.str();
 }
-
-}  // namespace
 
 int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known) {
   const auto found = std::find(known.begin(), known.end(), value);

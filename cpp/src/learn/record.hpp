@@ -29,6 +29,7 @@ struct Recording {
                      bool high_included = true);
 };
 
+std::string number_text(double value);
 // The index of `value` in the names known. Throws Error.
 int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known);
 

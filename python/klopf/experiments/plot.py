@@ -68,7 +68,7 @@ def plot(
     counters = {table_of(folder, read_settings(folder)).counter for folder in folders}
     if len(counters) > 1:
         raise kl.Error(
-            f"expected folders of one kind of experiment, got counts of {' and '.join(sorted(counters))}s"
+            f"expected folders of one kind of experiment, got counts of {'s and of '.join(sorted(counters))}s"
         )
     looks = looks_of([(str(folder), line) for folder in folders for line in read_results(folder)])
     with mpl.rc_context(STYLE):
