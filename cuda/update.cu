@@ -65,10 +65,12 @@ __global__ void adam_kernel(AdamStep op, Play play) {
   const double beta1 = *play.at(op.beta1, run), beta2 = *play.at(op.beta2, run), alpha = *play.at(op.step_size, run);
   const int64_t i = thread_index();
   int32_t* steps = play.at(op.steps, run);
+  const int32_t settled = adam_settled(beta1, beta2);
+  const auto age = [settled](int32_t steps) { return steps < settled ? steps + 1 : settled; };
   __shared__ int32_t first_step;
   __shared__ AdamCorrection first_correction;
   if (threadIdx.x == 0) {
-    first_step = steps[i] + 1;
+    first_step = age(steps[i]);
     first_correction = adam_correction(alpha, beta1, beta2, first_step, op.epsilon_raw);
   }
   __syncthreads();
@@ -79,7 +81,7 @@ __global__ void adam_kernel(AdamStep op, Play play) {
                         static_cast<float>(1 - beta2),
                         static_cast<float>(*play.at(op.epsilon, run)),
                         static_cast<float>(*play.at(op.weight_decay, run))};
-  const int32_t t = ++steps[i];
+  const int32_t t = age(steps[i]++);
   float& w = play.at(op.weights, run)[i];
   adam_update(w, play.at(op.grads, run)[i], play.at(op.first, run)[i], play.at(op.second, run)[i],
               t == first_step ? first_correction : adam_correction(alpha, beta1, beta2, t, op.epsilon_raw), rates);

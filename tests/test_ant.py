@@ -284,7 +284,7 @@ def test_watch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     watching = ["ant", "--watch", "out", "--frames", "5", "--width", "64", "--height", "48"]
     code = main([*watching, "--line", "ppo", "--run", "1"])
     said = capsys.readouterr()
-    if "no picture could be made" in said.err:
+    if "no picture could be made" in said.err or "MuJoCo cannot be imported" in said.err:
         pytest.skip(said.err.strip())
     assert code == 0
     assert re.search(r"return -?\d+ in 5 steps: out/walk.gif\n$", said.out)

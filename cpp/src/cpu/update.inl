@@ -67,6 +67,54 @@ void sgd_step(const SgdStep& op, const Play& play) {
   });
 }
 
+constexpr int together = 64;  // weights whose ages are looked at together
+
+// Bias corrections by age, each computed once a pass: continual backprop leaves the weights of a row with many ages.
+class AdamCorrections {
+ public:
+  KLOPF_MEMBER_FN AdamCorrections(const AdamStep& op, double alpha, double beta1, double beta2)
+      : alpha_(alpha), beta1_(beta1), beta2_(beta2), raw_(op.epsilon_raw), settled_(adam_settled(beta1, beta2)) {
+    for (int k = 0; k < places; ++k) ages_[k] = 0;
+  }
+  // Of a weight that took so many steps before this one.
+  KLOPF_MEMBER_FN int32_t age(int32_t steps) const { return steps < settled_ ? steps + 1 : settled_; }
+  KLOPF_MEMBER_FN bool all_of(int32_t wanted, const int32_t* steps) const {
+    int32_t others = 0;
+    for (int k = 0; k < together; ++k) others |= age(steps[k]) ^ wanted;
+    return others == 0;
+  }
+  KLOPF_MEMBER_FN AdamCorrection at(int32_t age) {
+    const uint32_t place = static_cast<uint32_t>(age) % places;
+    if (ages_[place] != age) {
+      const AdamCorrection found = adam_correction(alpha_, beta1_, beta2_, age, raw_);
+      ages_[place] = age, step_[place] = found.step, root_[place] = found.root;
+    }
+    return {step_[place], root_[place]};
+  }
+  // Of `count` weights.
+  KLOPF_MEMBER_FN void of(const int32_t* steps, int64_t count, float* step, float* root) {
+    int32_t missing = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      const int32_t wanted = age(steps[k]);
+      const uint32_t place = static_cast<uint32_t>(wanted) % places;
+      missing |= ages_[place] ^ wanted;
+      step[k] = step_[place], root[k] = root_[place];
+    }
+    if (missing == 0) return;
+    for (int64_t k = 0; k < count; ++k) {
+      const AdamCorrection found = at(age(steps[k]));
+      step[k] = found.step, root[k] = found.root;
+    }
+  }
+
+ private:
+  static constexpr int places = 512;
+  double alpha_, beta1_, beta2_;
+  bool raw_;
+  int32_t settled_, ages_[places];
+  float step_[places], root_[places];
+};
+
 void adam_step(const AdamStep& op, const Play& play) {
   float *w = play.at(op.weights), *m = play.at(op.first), *v = play.at(op.second);
   int32_t* steps = play.at(op.steps);
@@ -77,22 +125,25 @@ void adam_step(const AdamStep& op, const Play& play) {
                         static_cast<float>(1 - beta2),
                         static_cast<float>(*play.at(op.epsilon)),
                         static_cast<float>(*play.at(op.weight_decay))};
-  int32_t of = 0;  // the step count that `correction` is for
-  AdamCorrection correction{0, 0};
+  AdamCorrections corrections(op, alpha, beta1, beta2);
   for_weights(play, op.count, w, op.grads, op.alive, [&](int64_t first, int64_t last, const float* g) {
     for (int64_t i = first; i < last;) {
-      const int32_t t = ++steps[i];
-      int64_t end = i + 1;  // weights of one age are updated together
-      for (; end + 64 <= last; end += 64) {
-        int32_t others = 0;
-        for (int k = 0; k < 64; ++k) others |= steps[end + k] ^ (t - 1);
-        if (others) break;
-        for (int k = 0; k < 64; ++k) steps[end + k] = t;
-      }
-      while (end < last && steps[end] == t - 1) steps[end++] = t;
-      if (t != of) correction = adam_correction(alpha, beta1, beta2, of = t, op.epsilon_raw);
+      const int32_t age = corrections.age(steps[i]);
+      int64_t end = i;  // weights of one age are updated together
+      for (; end + together <= last && corrections.all_of(age, steps + end); end += together)
+        for (int k = 0; k < together; ++k) ++steps[end + k];
+      if (end > i) {
+        const AdamCorrection correction = corrections.at(age);
 #pragma GCC ivdep
-      for (int64_t k = i; k < end; ++k) adam_update(w[k], g[k], m[k], v[k], correction, rates);
+        for (int64_t k = i; k < end; ++k) adam_update(w[k], g[k], m[k], v[k], correction, rates);
+      } else {
+        float step[together], root[together];
+        end = last - i < together ? last : i + together;
+        corrections.of(steps + i, end - i, step, root);
+        for (int64_t k = i; k < end; ++k) ++steps[k];
+#pragma GCC ivdep
+        for (int64_t k = i; k < end; ++k) adam_update(w[k], g[k], m[k], v[k], {step[k - i], root[k - i]}, rates);
+      }
       i = end;
     }
   });

@@ -33,6 +33,11 @@ KLOPF_FN AdamCorrection adam_correction(double alpha, double beta1, double beta2
   return epsilon_raw ? AdamCorrection{static_cast<float>(alpha * root / c1), 1.0f}
                      : AdamCorrection{static_cast<float>(alpha / c1), static_cast<float>(1 / root)};
 }
+// The age from which on the correction no longer changes: the powers are below what one minus them shows.
+KLOPF_FN int32_t adam_settled(double beta1, double beta2) {
+  const double slower = beta1 > beta2 ? beta1 : beta2, age = slower > 0 ? 38 / -log(slower) : 0;
+  return age < 1e9 ? static_cast<int32_t>(age) + 1 : 1000000000;
+}
 struct AdamRates {
   float keep1, take1, keep2, take2, epsilon, decay;
 };

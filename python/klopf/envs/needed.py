@@ -12,5 +12,7 @@ except ImportError as error:
         f"[envs] MuJoCo environments need gymnasium, imageio and mujoco of at least 4.0 ({error}): "
         'pip install "gymnasium[mujoco]" "mujoco>=4.0", with Python 3.11 or later'
     ) from None
+except Exception as error:  # OpenGL, or what stands for it, which MUJOCO_GL chooses
+    raise Error(f"[envs] MuJoCo cannot be imported ({error}); is MUJOCO_GL right?") from error
 
 __all__ = ["Batch", "SimulationError", "gymnasium", "imageio", "mujoco"]

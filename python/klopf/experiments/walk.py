@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import klopf as kl
 from klopf import metrics
-from klopf.envs.worlds import World
+
+if TYPE_CHECKING:  # it needs MuJoCo, and the command's help does not
+    from klopf.envs.worlds import World
 
 Array = NDArray[np.float64]
 

@@ -72,19 +72,6 @@ def _choose_renderer() -> None:
     """MuJoCo takes it from the environment when it is imported."""
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
-    try:
-        import mujoco  # noqa: F401
-    except ModuleNotFoundError:
-        pass  # which others say better
-    except Exception as error:  # whatever OpenGL, or what stands for it, says
-        raise _no_picture(error) from error
-
-
-def _no_picture(error: Exception) -> Error:
-    return Error(
-        f"[watch] no picture could be made ({error}); "
-        "MUJOCO_GL=egl or MUJOCO_GL=osmesa chooses what renders MuJoCo"
-    )
 
 
 def _made(settings: Any, asked: Watching) -> Any:
@@ -143,8 +130,11 @@ def _episode(
 def _picture(env: Any) -> NDArray[np.uint8]:
     try:
         return np.asarray(env.render(), dtype=np.uint8)
-    except Exception as error:  # as above
-        raise _no_picture(error) from error
+    except Exception as error:  # whatever OpenGL, or what stands for it, says
+        raise Error(
+            f"[watch] no picture could be made ({error}); "
+            "MUJOCO_GL=egl or MUJOCO_GL=osmesa chooses what renders MuJoCo"
+        ) from error
 
 
 def _encoded(frames: list[NDArray[np.uint8]], suffix: str, fps: float) -> bytes:
