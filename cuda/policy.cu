@@ -62,16 +62,8 @@ void policy_loss(const Queue& queue, const PolicyLoss& op, const Play& play) {
 
 void draw_action(const Queue& queue, const DrawAction& op, const Play& play) {
   for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
-    const float *output = play.at(op.output, run), *log_std = play.at(op.log_std, run);
-    float* action = play.at(op.action, run);
-    double* inverse_std = play.at(op.inverse_std, run);
-    fill_inverse_std(op.distribution, log_std, op.outputs, inverse_std);
-    const uint64_t seed = *play.at(op.seed, run);
-    const int size = action_size(op.distribution, op.outputs);
-    if (op.distribution == Distribution::categorical) action[0] = static_cast<float>(categorical_action(output, op.outputs, seed, op.step));
-    else
-      for (int o = 0; o < size; ++o) action[o] = gaussian_action(output[o], log_std[o], seed, op.step, o);
-    action[size] = static_cast<float>(log_probability(op.distribution, output, log_std, inverse_std, action, op.outputs));
+    draw(op, play.at(op.output, run), play.at(op.log_std, run), play.at(op.inverse_std, run), *play.at(op.seed, run),
+         play.at(op.action, run));
   });
 }
 

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,11 +21,15 @@ from PIL import Image
 from experiments import contents, klopf
 from klopf import metrics
 from klopf.cli import main
-from klopf.envs import vector
-from klopf.envs.worlds import World
 from klopf.experiments import ant, walk
 from klopf.experiments.agents import AGENTS, KINDS, PROFILES
 from klopf.experiments.results import read_results
+
+gymnasium = pytest.importorskip("gymnasium")
+pytest.importorskip("mujoco", minversion="4.0")
+
+from klopf.envs import vector  # noqa: E402
+from klopf.envs.worlds import World  # noqa: E402
 
 TINY = [
     *("--runs", "2", "--steps", "700", "--measure-every", "250", "--probe", "50", "--quiet"),
@@ -188,21 +191,30 @@ def test_a_simulator_that_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_an_environment_that_gives_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its run is marked and stands still; the other goes on."""
+
     class Broken(gymnasium.Env[Any, Any]):
         observation_space = gymnasium.spaces.Box(-1, 1, (2,))
         action_space = gymnasium.spaces.Discrete(2)
 
         def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
             super().reset(seed=seed)
+            self.steps, self.broken = 0, seed == 1
             return np.zeros(2, np.float32), {}
 
         def step(self, action: Any) -> Any:
-            return np.full(2, np.nan, np.float32), 0.0, False, False, {}
+            self.steps += 1
+            value = np.nan if self.broken and self.steps > 300 else self.steps / 1000
+            return np.full(2, value, np.float32), 1.0, False, not self.broken and self.steps == 50, {}
 
     gymnasium.register("Broken-v0", Broken)
-    assert main(["ant", "--env", "Broken-v0", "--method", "ppo", *TINY]) == 1
-    expected = "klopf: [Broken-v0] run 0 gave an observation or reward that is not finite\n"
-    assert capsys.readouterr().err == expected
+    words = ["ant", "--env", "Broken-v0", "--method", "ppo", *TINY, "--out", "out", "--no-figure"]
+    words.remove("--quiet")
+    assert main(words) == 0
+    assert "ppo: run 1 failed, and is left out from here on" in capsys.readouterr().err
+    table = pd.read_csv("out/results.csv")
+    assert table[table["run"] == 1]["failed"].tolist() == [0, 1, 1]
+    assert table[table["run"] == 0]["return"].tolist() == [50, 50, 50]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +231,7 @@ def test_an_environment_that_gives_nan(capsys: pytest.CaptureFixture[str]) -> No
         (["--steps", "5.5"], "--steps: expected a whole number of at least 1, got '5.5'"),
         (["--discount", "1.5"], "[ppo] discount must be in [0, 1], got 1.5"),
         (["--resume", "nowhere"], "klopf: nowhere is no results folder"),
+        (["--run", "5"], "klopf: --run is an option of --watch FOLDER; did you mean --runs?"),
     ],
 )
 def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,13 +282,23 @@ def test_killed_in_the_middle_of_a_rollout(env: str, folder: Path, device: str) 
     assert contents(folder / "out") == expected
 
 
-def test_what_cannot_be_saved_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["ant", "--env", "CartPole-v1", "--method", "ppo", *TINY, "--out", "out", "--no-figure"]
-    assert main(words) == 0
+def test_what_cannot_be_saved_says_so() -> None:
+    """Episodes are cut: neither returns nor advantages flow into the new ones."""
     made = small_walk("CartPole-v1", [0, 1])
-    made.advance(10)
+    made.advance(7)
+    state = made.state()
+    again = small_walk("CartPole-v1", [0, 1])
     with pytest.warns(UserWarning, match="CartPole-v1 cannot be saved: its episodes begin anew"):
-        made.load_state(made.state())
+        again.load_state(state)
+    assert again.agent.filled == 7
+    assert again.agent.state()["buffer.truncated"][:, :7].tolist() == [[[0]] * 6 + [[1]]] * 2
+    assert not np.array_equal(again.world.now, small_walk("CartPole-v1", [0, 1]).world.now)
+    again.advance(40)
+    found = dict(zip(walk.MEASURED, again.measure().T, strict=True))
+    ended = again.agent.state()["buffer.terminated"][:, :47, 0]
+    for run in range(2):
+        ends = np.flatnonzero(ended[run])
+        assert found["length"][run] == (ends[-1] - 6) / len(ends)
 
 
 def test_watch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,7 +317,7 @@ def test_watch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--line", "pop"], "--line must be one of ppo, continual-ppo, got pop"),
         (["--run", "2"], "--run must be below 2, got 2"),
         (["--movie", "walk.avi"], "--movie must end in .gif or .mp4, got walk.avi"),
-        (["--steps", "10"], "--watch FOLDER goes with --line"),
+        (["--steps", "10"], "--watch takes the settings from its folder, got --steps as well"),
     ]:
         assert main([*watching, *more]) == 1
         assert message in capsys.readouterr().err

@@ -127,7 +127,7 @@ def test_published_curves() -> None:
     assert published_curve("linear", {}) == {1: 77.1}
 
 
-def walked(path: Path, methods: list[str], rows: int, runs: int) -> Path:
+def walked(path: Path, methods: list[str], rows: int, runs: int, env: str = "Ant") -> Path:
     """A results folder of agents with invented numbers."""
     described = [line.describe() for line in AGENTS.lines(methods, "authors", {})]
     values = np.random.default_rng(0).uniform(0.1, 0.9, size=(rows, len(methods), runs, len(walk.MEASURED)))
@@ -137,7 +137,8 @@ def walked(path: Path, methods: list[str], rows: int, runs: int) -> Path:
         Folder(path),
         list(range(runs)),
     )
-    folder.create({"settings": {}, "lines": described, "seeds": seeds, "table": table.describe()})
+    settings = {"env": env}
+    folder.create({"settings": settings, "lines": described, "seeds": seeds, "table": table.describe()})
     folder.begin_results(table, described, seeds, list(values.reshape(-1, runs, len(walk.MEASURED))))
     folder.close()
     return path
@@ -151,6 +152,7 @@ def test_agents(tmp_path: Path) -> None:
     found = read_results(folder)[0]
     assert found.at[:2].tolist() == [20_480, 40_960]
     assert found.at[-1] == 300 * 20_480 - 7
+    assert "published" not in drawn(walked(tmp_path / "h", ["ppo"], 300, 3, "Hopper"), published=True)
     images = made_up(tmp_path / "b", ["bp"], 3, 2)
     with pytest.raises(kl.Error, match="expected folders of one kind of experiment, got counts of"):
         plot([folder, images], tmp_path / "x.png")

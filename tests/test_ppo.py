@@ -373,5 +373,94 @@ def test_normalisation_follows_recording() -> None:
     moments = buffer["observation_moments.mean"][0], buffer["observation_moments.squares"][0] / (steps - 1)
     expected = (latest - moments[0]) / np.sqrt(moments[1] + 1e-8)
     assert relative_error(expected, recorded["normalised_observations"][-1]) < 1e-9
+    # Choosing counts the observation as well, for the moment.
     chosen = made.choose(np.stack([latest, zeros[0]]))
+    every = np.concatenate([recorded["observations"], latest[None]])
+    expected = (latest - every.mean(axis=0)) / np.sqrt(every.var(axis=0, ddof=1) + 1e-8)
     assert relative_error(chosen[0], policy(expected[None].astype(np.float32))[0, 0]) < 1e-6
+
+
+@pytest.mark.usefixtures("device")
+def test_a_constant_that_changes_is_seen_alike_before_and_after() -> None:
+    """What a step led to is normalised as the next observation, which it is, would be."""
+    policy = kl.Network([kl.Linear(1), kl.LogStd()], (1,))
+    made = kl.PPO(policy, kl.Network([kl.Linear(1)], (1,), stream=1), steps=50, normalise_observations=True)
+    no = np.zeros(1, bool)
+    for t in range(50):
+        made.act(np.array([[float(t > 40)]]))
+        made.observe(np.zeros(1), no, no, np.array([[float(t + 1 > 40)]]))
+    buffer = made.state()
+    assert np.array_equal(buffer["buffer.final_observations"][0, :-1], buffer["buffer.observations"][0, 1:])
+    assert np.abs(buffer["buffer.final_observations"]).max() < 10
+
+
+def test_equal_advantages_teach_nothing() -> None:
+    policy = kl.Network([kl.Linear(1), kl.LogStd()], (1,))
+    value = kl.Network([kl.Linear(1)], (1,), stream=1)
+    value.reset(to="zero")
+    made = kl.PPO(policy, value, steps=300, epochs=1, discount=0.0)
+    before = policy.state_dict()
+    no = np.zeros(1, bool)
+    for _ in range(300):
+        made.act(np.ones((1, 1)))
+        made.observe(np.full(1, 0.1), no, no, np.ones((1, 1)))
+    made.learn()
+    assert (made.state()["buffer.targets"][..., -1] == 0).all()
+    assert all((w == before[name]).all() for name, w in policy.state_dict().items())
+
+
+@pytest.mark.usefixtures("device")
+def test_log_std_learns_from_a_single_sample() -> None:
+    """As from the same one twice: the path of one sample, which stores no gradients, is not for policies."""
+    x, y = np.ones((1, 2), np.float32), np.array([[0.7, -1.0, 1.0]], np.float32)
+    found = []
+    for repeats in (1, 2):
+        net = kl.Network([kl.Linear(1), kl.LogStd()], (2,))
+        learner = kl.Learner(net, loss=kl.ClippedPolicy(clip=9.0), optimizer=kl.SGD(step_size=0.1))
+        learner.step(np.repeat(x, repeats, axis=0), np.repeat(y, repeats, axis=0))
+        found.append(net.state_dict()["1.log_std"])
+    assert found[0] != 0
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    with pytest.raises(kl.Error, match=r"\[backward\] a network with LogStd\(\) learns by step"):
+        learner.backward(learner.forward(x))
+
+
+def test_recent_knows_the_observation_just_acted_on() -> None:
+    made = agent([3], steps=3, epochs=1)
+    live(made, [3], range(3))
+    made.act(np.full((1, INPUTS), 9.0))
+    assert (made.recent(1) == 9).all()
+    assert (made.recent(3)[0, -1] == 9).all()
+    assert (made.recent(3)[0, 0] != 9).any()
+
+
+def test_states_that_do_not_fit_change_nothing() -> None:
+    made, other = agent([3]), agent([3], normalise_observations=True, normalise_rewards=True)
+    live(made, [3], range(5))
+    state = made.state()
+    before = {name: array.copy() for name, array in state.items()}
+    broken: list[tuple[dict[str, Any], str]] = [
+        (other.state(), r"expected 9 arrays beside the networks', got 16"),
+        ({**state, "nonsense": np.zeros(1)}, "expected 9 arrays beside the networks', got 10"),
+        ({**state, "buffer.filled": np.array([10**9])}, "no buffer has 1000000000 of 5 steps"),
+        ({**state, "step": np.array([-3])}, "no buffer has 5 of -3 steps"),
+        (
+            {name: array for name, array in state.items() if name != "value.0.bias"},
+            r'\[ppo\] value\.\*: \[load_state\] "0.bias" is missing',
+        ),
+        ({**state, "buffer.rewards": np.zeros((1, 3, 1))}, '"buffer.rewards" does not fit'),
+    ]
+    for arrays, message in broken:
+        with pytest.raises(kl.Error, match=message):
+            made.load_state(arrays)
+        after = made.state()
+        assert all(np.array_equal(after[name], before[name]) for name in before)
+    assert made.choose(np.ones((1, INPUTS))).shape == (1, ACTIONS)
+
+
+def test_saves_whatever_numbers_are_given(tmp_path: Path) -> None:
+    made = agent([3, 4], discount=[np.float32(0.9), np.float32(0.99)], max_gradient_norm=np.float32(0.5))
+    made.save(tmp_path / "agent")
+    assert kl.PPO.load(tmp_path / "agent").state().keys() == made.state().keys()
+    with pytest.raises(kl.Error, match="discount must be a number, or one for each run"):
+        agent([3], discount="0.9")

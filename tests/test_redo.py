@@ -100,6 +100,7 @@ def test_a_silent_layer_goes_whole() -> None:
     [
         ({"threshold": -1.0}, r"\[ReDo\] threshold must be in \[0, infinity\), got -1"),
         ({"period": 0}, r"\[ReDo\] period must be in \[1"),
+        ({"period": 1.5}, r"\[ReDo\] period must be a whole number, got 1.5"),
     ],
 )
 def test_mistakes(options: dict[str, Any], message: str) -> None:

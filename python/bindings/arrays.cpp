@@ -171,9 +171,12 @@ void read_targets(const char* where, const Network& network, bool classification
 }
 
 PerRun read_numbers(const char* where, const char* name, const py::object& value) {
-  const auto values = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(value);
-  if (!values) PyErr_Clear();
-  if (!values || values.ndim() > 1 || values.size() == 0) throw Error(at(where) + name + " must be a number, or one for each run");
+  const py::array given = py::array::ensure(value);
+  if (!given) PyErr_Clear();
+  const std::string numbers = "fiu";
+  if (!given || numbers.find(given.dtype().kind()) == std::string::npos || given.ndim() > 1 || given.size() == 0)
+    throw Error(at(where) + name + " must be a number, or one for each run");
+  const py::array_t<double, py::array::c_style | py::array::forcecast> values(given);
   return PerRun(std::vector<double>(values.data(), values.data() + values.size()));
 }
 

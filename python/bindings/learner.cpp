@@ -175,7 +175,8 @@ const char* step_doc = R"(One update from a batch.
 
 Args:
     x: [B, ...] shared by all runs, or [R, B, ...]: float32, float64, or uint8 with scale and offset
-    y: integers [B] or [R, B] for cross_entropy, else floats [B, O] or [R, B, O]
+    y: integers [B] or [R, B] for cross_entropy, else floats [B, O] or [R, B, O]; for ClippedPolicy in the place of O
+        the action, the logarithm of its probability, and its advantage
     scale: one number or [C]: x * scale + offset is what the network sees
     offset: one number or [C])";
 
@@ -206,7 +207,7 @@ Raises:
 void bind_learner(py::module_& m) {
   py::class_<StepOut>(m, "Step", "What one step did.")
       .def_property_readonly("loss", &loss, "[R], NaN for runs that are no longer alive")
-      .def_property_readonly("accuracy", &accuracy, "[R] on the batch before the update; NaN unless the loss classifies")
+      .def_property_readonly("accuracy", &accuracy, "[R] on the batch before the update; of a policy the share that was clipped; else NaN")
       .def_property_readonly("replaced", &replaced, "One bool mask [R, U] for each unit group.");
   py::class_<HistoryOut>(m, "History", "Means over each epoch's samples, while learning.")
       .def_property_readonly("loss", &mean_loss<History>, "[R, epochs]")

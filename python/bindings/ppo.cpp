@@ -108,6 +108,9 @@ py::array_t<double> estimate(const ArrayLike& rewards, const ArrayLike& values, 
   const py::array given = py::array::ensure(rewards);
   if (!given) PyErr_Clear();
   if (!given || given.ndim() != 2) throw Error("[advantages] rewards must have shape [R, T]");
+  for (const auto& [name, number] : {std::pair{"discount", discount}, {"trace_decay", trace_decay}})
+    if (!(number >= 0 && number <= 1))
+      throw Error("[advantages] " + std::string(name) + " must be in [0, 1], got " + std::to_string(number));
   const std::vector<py::ssize_t> shape{given.shape(0), given.shape(1)};
   const char* at = "advantages";
   const auto r = read_array<double>(at, "rewards", rewards, shape);
@@ -168,6 +171,10 @@ Args:
     truncated: bool [R], it was cut short
     final_observation: [R, inputs], what the step led to, before any reset)";
 
+const char* learn_doc = R"(All epochs on a full buffer, which is empty then.
+
+Ctrl-C is answered between epochs: the buffer is then still full, and some of the epochs were done.)";
+
 const char* advantages_doc = R"(Generalised advantage estimates (Schulman et al. 2016): float64 [R, T].
 
 Args:
@@ -198,7 +205,8 @@ void bind_ppo(py::module_& m) {
       .def("act", &act, py::arg("observation"), act_doc)
       .def("choose", &choose, py::arg("observation"), choose_doc)
       .def("observe", &observe, py::arg("reward"), py::arg("terminated"), py::arg("truncated"), py::arg("final_observation"), observe_doc)
-      .def("learn", &learn, "All epochs on a full buffer, which is empty then.")
+      .def("cut", &Ppo::cut, "Episodes end here as if they had been truncated: for environments that begin anew.")
+      .def("learn", &learn, learn_doc)
       .def(
           "recent",
           [](const Ppo& agent, int64_t count) {

@@ -713,7 +713,7 @@ class Step:
     @property
     def accuracy(self) -> numpy.typing.NDArray[numpy.float64]:
         """
-        [R] on the batch before the update; NaN unless the loss classifies
+        [R] on the batch before the update; of a policy the share that was clipped; else NaN
         """
     @property
     def loss(self) -> numpy.typing.NDArray[numpy.float64]:
@@ -873,7 +873,8 @@ class Learner:
 
         Args:
             x: [B, ...] shared by all runs, or [R, B, ...]: float32, float64, or uint8 with scale and offset
-            y: integers [B] or [R, B] for cross_entropy, else floats [B, O] or [R, B, O]
+            y: integers [B] or [R, B] for cross_entropy, else floats [B, O] or [R, B, O]; for ClippedPolicy in the place of O
+                the action, the logarithm of its probability, and its advantage
             scale: one number or [C]: x * scale + offset is what the network sees
             offset: one number or [C]
         """
@@ -967,9 +968,15 @@ class PPO:
         Returns:
             float32 [R, outputs], or int64 [R] of a categorical policy
         """
+    def cut(self) -> None:
+        """
+        Episodes end here as if they had been truncated: for environments that begin anew.
+        """
     def learn(self) -> Update:
         """
         All epochs on a full buffer, which is empty then.
+
+        Ctrl-C is answered between epochs: the buffer is then still full, and some of the epochs were done.
         """
     def load_state(self, arrays: dict[str, numpy.typing.NDArray[typing.Any]]) -> None:
         """

@@ -71,6 +71,11 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, 
     return arrays, described
 
 
+def within(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """Those whose names begin so, without it."""
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def warn_of_other_arithmetic(path: str | PathLike[str], before: str, now: str) -> None:
     """Says so when a checkpoint goes on at another instruction-set level, or on another device or precision,
     than it was written at."""

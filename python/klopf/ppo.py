@@ -95,4 +95,4 @@ class PPO(_core.PPO):
         return agent
 
 
-explain_arguments(PPO, "ppo", ("__init__", "act", "choose", "observe", "learn", "load_state"))
+explain_arguments(PPO, "ppo", ("__init__", "act", "choose", "observe", "recent", "learn", "load_state"))

@@ -24,7 +24,9 @@ def describe(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A number, a word, or an array as a list."""
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    return np.asarray(value, dtype=np.float64).tolist()
 
 
 def made(described: Any) -> Any:

@@ -10,7 +10,7 @@ namespace klopf {
 void advantages(const double* rewards, const float* values, const float* final_values, const uint8_t* terminated, const uint8_t* truncated,
                 int64_t count, double discount, double trace_decay, double* out);
 
-// Mean 0 and deviation 1, the deviation with n - 1; nothing but the mean is taken where all are equal.
+// Mean 0 and deviation 1, the deviation with n - 1; all 0 where all are equal.
 void standardise(double* values, int64_t count);
 
 }  // namespace klopf

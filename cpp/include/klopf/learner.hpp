@@ -61,8 +61,10 @@ class Learner {
   std::vector<uint8_t> alive() const;
   std::vector<Array> state() const;
   void load_state(const std::vector<Array>& arrays);
+  void check_state(const std::vector<Array>& arrays);  // whether they would be loaded; throws as load_state would
 
  private:
+  void load_state(const std::vector<Array>& arrays, bool write);
   // A recorded pass and the judgement of its outputs.
   struct Pass {
     Tape tape;

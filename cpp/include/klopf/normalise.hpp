@@ -15,13 +15,12 @@ class RunningMoments {
   RunningMoments(int runs, int64_t size);
   bool present() const { return !count_.empty(); }
   void update(int run, const double* x);
-  double mean(int run, int64_t i) const { return mean_[place(run, i)]; }
   double variance(int run, int64_t i) const;
-  // (x - mean) / sqrt(variance + 1e-8)
-  void normalise(int run, const double* x, float* out) const;
+  // (x - mean) / sqrt(variance + 1e-8), with x counted; `keep`: from now on.
+  void normalise(int run, const double* x, float* out, bool keep);
 
   std::vector<Array> state(const std::string& prefix) const;
-  void load(const std::string& prefix, const Array& array);  // one of them, of the right size
+  void load(const std::string& prefix, const Array& array);  // one of them, of the right size, or another's
 
  private:
   std::size_t place(int run, int64_t i) const { return static_cast<std::size_t>(run * size_ + i); }

@@ -47,6 +47,8 @@ class Ppo {
   std::vector<float> choose(const double* observations);
   // What followed, [R]; final_observations [R, inputs]: what the step led to, before any reset.
   void observe(const double* rewards, const uint8_t* terminated, const uint8_t* truncated, const double* final_observations);
+  // Episodes end here, as if they had been truncated: for environments that begin anew.
+  void cut();
   // All epochs on a full buffer, which is empty then. `between` is called about twice a second; where it throws, some epochs were done,
   // and the buffer is still full.
   PpoUpdate learn(const std::function<void()>& between = {});
@@ -65,7 +67,7 @@ class Ppo {
   };
   std::vector<Part> parts() const;
   void look_who_is_alive();
-  void see(int64_t run, const double* observation, float* out) const;  // as the networks see it
+  void see(int64_t run, const double* observation, float* out, bool keep);  // as the networks see it; `keep`: counted from now on
 
   PpoOptions options_;
   Learner policy_, value_;

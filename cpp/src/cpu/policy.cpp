@@ -39,16 +39,7 @@ void policy_loss(const PolicyLoss& op, const Play& play) {
 }
 
 void draw_action(const DrawAction& op, const Play& play) {
-  const float *output = play.at(op.output), *log_std = play.at(op.log_std);
-  float* action = play.at(op.action);
-  double* inverse_std = play.at(op.inverse_std);
-  fill_inverse_std(op.distribution, log_std, op.outputs, inverse_std);
-  const uint64_t seed = *play.at(op.seed);
-  const int size = action_size(op.distribution, op.outputs);
-  if (op.distribution == Distribution::categorical) action[0] = static_cast<float>(categorical_action(output, op.outputs, seed, op.step));
-  else
-    for (int o = 0; o < size; ++o) action[o] = gaussian_action(output[o], log_std[o], seed, op.step, o);
-  action[size] = static_cast<float>(log_probability(op.distribution, output, log_std, inverse_std, action, op.outputs));
+  draw(op, play.at(op.output), play.at(op.log_std), play.at(op.inverse_std), *play.at(op.seed), play.at(op.action));
 }
 
 }  // namespace klopf::cpu

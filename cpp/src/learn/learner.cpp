@@ -289,6 +289,8 @@ std::vector<float> Learner::forward(const Samples& samples) {
 
 void Learner::backward(const float* grad_output, int64_t count, bool on_device) {
   if (stage_ != Stage::forward) throw Error("[backward] needs a forward() before it");
+  if (network_->log_std().present())
+    throw Error("[backward] a network with LogStd() learns by step() and run(), whose loss knows log sigma");
   if (grad_output == nullptr) throw Error("[backward] grad must be given, got none");
   if (count != forward_count_)
     throw Error("[backward] grad must have the batch of the last forward(), " + std::to_string(forward_count_) + ", got " +
@@ -391,7 +393,10 @@ std::vector<Array> Learner::state() const {
   return all;
 }
 
-void Learner::load_state(const std::vector<Array>& arrays) {
+void Learner::load_state(const std::vector<Array>& arrays) { load_state(arrays, true); }
+void Learner::check_state(const std::vector<Array>& arrays) { load_state(arrays, false); }
+
+void Learner::load_state(const std::vector<Array>& arrays, bool write) {
   std::vector<Array> of_network, of_learner;
   const std::vector<Array> known = network_->state();
   for (const Array& array : arrays) {
@@ -399,6 +404,8 @@ void Learner::load_state(const std::vector<Array>& arrays) {
     (network ? of_network : of_learner).push_back(array);
   }
   check_slots(network_->layout(), network_->blocks(), network_->parameters(), of_network, "load_state");  // all or nothing
+  check_slots(layout_, blocks_, network_->parameters(), of_learner, "load_state");
+  if (!write) return;
   write_slots(layout_, blocks_, network_->parameters(), of_learner, "load_state");
   network_->load_state(of_network);
   stage_ = Stage::none;

@@ -166,6 +166,8 @@ void record_one(const ContinualBackprop& rule, Recording& r, const std::string& 
 void record_one(const ReDo& rule, Recording& r, const std::string& owner) {
   const std::vector<Units> groups = groups_to_replace(r, owner);
   const Ref<double> threshold = r.number(owner, "threshold", rule.threshold, 0, infinity);
+  for (const double v : rule.period.values)
+    if (v != std::floor(v)) throw Error("[" + owner + "] period must be a whole number, got " + number_text(v));
   const Ref<double> period = r.number(owner, "period", rule.period, 1, 9e15);
   // Utilities are for who looks at them.
   watch(r, groups, choice(owner, "utility", "contribution", utility_names()), r.number(owner, "utility_decay", 0.99, 0, 1, false));
@@ -187,7 +189,8 @@ void record(const Optimizer& optimizer, Recording& r) {
 
 bool record_online(const Recording& r, Program& backward, Program& update) {
   const auto sgd = std::find_if(r.update.begin(), r.update.end(), [](const Operation& op) { return std::holds_alternative<SgdStep>(op); });
-  if (sgd != r.update.begin()) return false;  // there is none, or something looks at the gradient before
+  // There is none, or something looks at the gradient before, or a gradient is not a layer's.
+  if (sgd != r.update.begin() || r.network.log_std().present()) return false;
   const SgdStep& step = std::get<SgdStep>(*sgd);
   backward.clear();
   for (const Operation& operation : r.tape.backward) {

@@ -15,12 +15,14 @@ void advantages(const double* rewards, const float* values, const float* final_v
 }
 
 void standardise(double* values, int64_t count) {
-  double mean = 0, squares = 0;
+  double mean = 0, squares = 0, largest = 0;
   for (int64_t i = 0; i < count; ++i) mean += values[i];
   mean /= static_cast<double>(count);
+  for (int64_t i = 0; i < count; ++i) largest = std::fmax(largest, std::fabs(values[i]));
   for (int64_t i = 0; i < count; ++i) squares += (values[i] - mean) * (values[i] - mean);
   const double deviation = count > 1 ? std::sqrt(squares / static_cast<double>(count - 1)) : 0;
-  for (int64_t i = 0; i < count; ++i) values[i] = (values[i] - mean) / (deviation > 0 ? deviation : 1);
+  const bool equal = deviation <= 1e-12 * largest;  // but for rounding
+  for (int64_t i = 0; i < count; ++i) values[i] = equal ? 0 : (values[i] - mean) / deviation;
 }
 
 }  // namespace klopf

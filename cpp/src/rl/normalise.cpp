@@ -1,5 +1,6 @@
 #include "klopf/normalise.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -34,8 +35,16 @@ double RunningMoments::variance(int run, int64_t i) const {
   return n < 2 ? 1 : squares_[place(run, i)] / (n - 1);
 }
 
-void RunningMoments::normalise(int run, const double* x, float* out) const {
-  for (int64_t i = 0; i < size_; ++i) out[i] = static_cast<float>((x[i] - mean(run, i)) / std::sqrt(variance(run, i) + epsilon));
+void RunningMoments::normalise(int run, const double* x, float* out, bool keep) {
+  const double count = count_[static_cast<std::size_t>(run)];
+  const auto mean = mean_.begin() + run * size_, squares = squares_.begin() + run * size_;
+  const std::vector<double> mean_before(mean, mean + size_), squares_before(squares, squares + size_);
+  update(run, x);
+  for (int64_t i = 0; i < size_; ++i) out[i] = static_cast<float>((x[i] - mean_[place(run, i)]) / std::sqrt(variance(run, i) + epsilon));
+  if (keep) return;
+  count_[static_cast<std::size_t>(run)] = count;
+  std::copy(mean_before.begin(), mean_before.end(), mean);
+  std::copy(squares_before.begin(), squares_before.end(), squares);
 }
 
 std::vector<Array> RunningMoments::state(const std::string& prefix) const {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
+#include <map>
 
 #include "klopf/advantages.hpp"
 #include "klopf/error.hpp"
@@ -72,19 +74,21 @@ Ppo::Ppo(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, PpoOpt
   look_who_is_alive();
 }
 
-void Ppo::see(int64_t run, const double* observation, float* out) const {
-  if (observation_moments_.present()) return observation_moments_.normalise(static_cast<int>(run), observation, out);
+void Ppo::see(int64_t run, const double* observation, float* out, bool keep) {
+  if (observation_moments_.present()) return observation_moments_.normalise(static_cast<int>(run), observation, out, keep);
   for (int64_t i = 0; i < inputs_; ++i) out[i] = static_cast<float>(observation[i]);
 }
 
 std::vector<float> Ppo::choose(const double* observations) {
   std::vector<float> seen(static_cast<std::size_t>(runs_ * inputs_));
-  for (int64_t run = 0; run < runs_; ++run) see(run, observations + run * inputs_, seen.data() + run * inputs_);
+  for (int64_t run = 0; run < runs_; ++run) see(run, observations + run * inputs_, seen.data() + run * inputs_, false);
   Samples samples;
   samples.x = seen.data();
   samples.count = 1;
   samples.per_run = true;
   std::vector<float> outputs = policy().infer(samples);
+  for (int64_t run = 0; run < runs_; ++run)
+    if (!alive_[static_cast<std::size_t>(run)]) std::fill_n(outputs.begin() + run * draw_.outputs, draw_.outputs, 0.0f);
   if (draw_.distribution == Distribution::gaussian) return outputs;
   std::vector<float> actions;
   for (auto first = outputs.begin(); first != outputs.end(); first += draw_.outputs)
@@ -94,10 +98,8 @@ std::vector<float> Ppo::choose(const double* observations) {
 
 std::vector<float> Ppo::act(const double* observations) {
   expect(!full(), "the buffer is full: learn() comes before the next act()");
-  if (observation_moments_.present() && !acted_)  // once for each observation
-    for (int run = 0; run < runs_; ++run) observation_moments_.update(run, observations + run * inputs_);
   std::vector<float> seen(static_cast<std::size_t>(runs_ * inputs_));
-  for (int64_t run = 0; run < runs_; ++run) see(run, observations + run * inputs_, seen.data() + run * inputs_);
+  for (int64_t run = 0; run < runs_; ++run) see(run, observations + run * inputs_, seen.data() + run * inputs_, !acted_);
   Network& net = policy_.network();
   Samples samples;
   samples.x = seen.data();
@@ -148,11 +150,21 @@ void Ppo::observe(const double* rewards, const uint8_t* terminated, const uint8_
                                               : rewards[run];
     terminated_[place] = terminated[run] || (cut && truncated[run]);
     truncated_[place] = truncated[run];
-    see(run, final_observations + run * inputs_, final_observations_.data() + at * inputs_);
+    see(run, final_observations + run * inputs_, final_observations_.data() + at * inputs_, false);
   }
   ++filled_;
   ++step_;
   acted_ = false;
+}
+
+void Ppo::cut() {
+  acted_ = false;
+  if (filled_ == 0) return;
+  for (int64_t run = 0; run < runs_; ++run) {
+    const std::size_t last = static_cast<std::size_t>(run * options_.steps + filled_ - 1);
+    truncated_[last] = 1;
+    if (options_.truncation == "terminal") terminated_[last] = 1;
+  }
 }
 
 PpoUpdate Ppo::learn(const std::function<void()>& between) {
@@ -194,11 +206,12 @@ PpoUpdate Ppo::learn(const std::function<void()>& between) {
 
 std::vector<float> Ppo::recent(int64_t count) const {
   expect(count >= 1, "recent: count must be at least 1, got " + std::to_string(count));
-  count = std::min({count, step_, options_.steps});
+  const int64_t newest = filled_ + acted_;  // the place behind it
+  count = std::min({count, step_ + acted_, options_.steps});
   std::vector<float> found(static_cast<std::size_t>(runs_ * count * inputs_));
   for (int64_t run = 0; run < runs_; ++run)
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = run * options_.steps + (filled_ + options_.steps - count + i) % options_.steps;
+      const int64_t at = run * options_.steps + (newest + options_.steps - count + i) % options_.steps;
       std::copy_n(observations_.data() + at * inputs_, inputs_, found.data() + (run * count + i) * inputs_);
     }
   return found;
@@ -225,6 +238,7 @@ std::vector<Ppo::Part> Ppo::parts() const {
 namespace {
 
 constexpr const char* owners[] = {"policy.", "value."};
+constexpr const char *filled_name = "buffer.filled", *acted_name = "buffer.acted", *step_name = "step";
 constexpr const char *moments_name = "observation_moments.", *scale_name = "reward_scale.";
 
 Array number(const std::string& name, int64_t value) {
@@ -243,9 +257,9 @@ std::vector<Array> Ppo::state() const {
       array.name = owners[k] + array.name;
       all.push_back(std::move(array));
     }
-  all.push_back(number("buffer.filled", filled_));
-  all.push_back(number("buffer.acted", acted_));
-  all.push_back(number("step", step_));
+  all.push_back(number(filled_name, filled_));
+  all.push_back(number(acted_name, acted_));
+  all.push_back(number(step_name, step_));
   for (const Part& part : parts()) {
     Array array{"buffer." + std::string(part.name), part.type, {runs_, options_.steps, part.size}, {}};
     const std::size_t bytes = static_cast<std::size_t>(runs_ * options_.steps * part.size) * size_of(part.type);
@@ -261,37 +275,52 @@ void Ppo::load_state(const std::vector<Array>& arrays) {
   std::vector<Array> of_learner[2];
   std::vector<const Array*> own;
   for (const Array& array : arrays) {
-    bool taken = false;
-    for (int k = 0; k < 2; ++k)
-      if (array.name.starts_with(owners[k])) {
-        of_learner[k].push_back(array);
-        of_learner[k].back().name = array.name.substr(std::strlen(owners[k]));
-        taken = true;
-      }
-    if (!taken) own.push_back(&array);
+    const auto owner = std::find_if(std::begin(owners), std::end(owners), [&](const char* name) { return array.name.starts_with(name); });
+    if (owner == std::end(owners)) {
+      own.push_back(&array);
+      continue;
+    }
+    std::vector<Array>& theirs = of_learner[owner - owners];
+    theirs.push_back(array);
+    theirs.back().name = array.name.substr(std::strlen(*owner));
   }
-  const std::vector<Array> known = state();
-  for (const Array& mine : known) {
-    if (mine.name.starts_with(owners[0]) || mine.name.starts_with(owners[1])) continue;
-    const auto found = std::find_if(own.begin(), own.end(), [&](const Array* a) { return a->name == mine.name; });
-    expect(found != own.end(), "load_state: \"" + mine.name + "\" is missing");
-    expect((*found)->type == mine.type && (*found)->shape == mine.shape && (*found)->data.size() == mine.data.size(),
-           "load_state: \"" + mine.name + "\" does not fit");
+  // All or nothing.
+  Learner* learners[] = {&policy_, &value_};
+  for (int k = 0; k < 2; ++k) {
+    try {
+      learners[k]->check_state(of_learner[k]);
+    } catch (const Error& error) {
+      throw Error("[ppo] " + std::string(owners[k]) + "*: " + error.what());
+    }
   }
-  policy_.load_state(of_learner[0]);
-  value_.load_state(of_learner[1]);
-  look_who_is_alive();
+  std::map<std::string, const Array*> known;
+  const std::vector<Array> mine = state();
+  for (const Array& array : mine)
+    if (!array.name.starts_with(owners[0]) && !array.name.starts_with(owners[1])) known[array.name] = &array;
+  expect(own.size() == known.size(),
+         "load_state: expected " + std::to_string(known.size()) + " arrays beside the networks', got " + std::to_string(own.size()));
+  std::map<std::string, int64_t> numbers;
   for (const Array* array : own) {
-    int64_t value = 0;
-    std::memcpy(&value, array->data.data(), std::min(sizeof value, array->data.size()));
-    if (array->name == "buffer.filled") filled_ = value;
-    if (array->name == "buffer.acted") acted_ = value != 0;
-    if (array->name == "step") step_ = value;
+    const auto found = known.find(array->name);
+    expect(found != known.end(), "load_state: does not know \"" + array->name + "\"");
+    const Array& like = *found->second;
+    expect(array->type == like.type && array->shape == like.shape && array->data.size() == like.data.size(),
+           "load_state: \"" + array->name + "\" does not fit");
+    if (array->type == Type::int64) std::memcpy(&numbers[array->name], array->data.data(), sizeof(int64_t));
+  }
+  const int64_t filled = numbers[filled_name], acted = numbers[acted_name], step = numbers[step_name];
+  expect(filled >= 0 && filled <= options_.steps && step >= filled && (acted == 0 || (acted == 1 && filled < options_.steps)),
+         "load_state: no buffer has " + std::to_string(filled) + " of " + std::to_string(step) + " steps");
+
+  for (int k = 0; k < 2; ++k) learners[k]->load_state(of_learner[k]);
+  filled_ = filled, acted_ = acted != 0, step_ = step;
+  for (const Array* array : own) {
     observation_moments_.load(moments_name, *array);
     reward_scale_.load(scale_name, *array);
     for (const Part& part : parts())
       if (array->name == "buffer." + std::string(part.name)) std::memcpy(part.data, array->data.data(), array->data.size());
   }
+  look_who_is_alive();
 }
 
 }  // namespace klopf

@@ -101,4 +101,14 @@ KLOPF_FN int categorical_action(const float* output, int outputs, uint64_t seed,
   return outputs - 1;
 }
 
+// An action, and behind it the logarithm of its probability.
+KLOPF_FN void draw(const DrawAction& op, const float* output, const float* log_std, double* inverse_std, uint64_t seed, float* action) {
+  const int size = action_size(op.distribution, op.outputs);
+  fill_inverse_std(op.distribution, log_std, op.outputs, inverse_std);
+  if (op.distribution == Distribution::categorical) action[0] = static_cast<float>(categorical_action(output, op.outputs, seed, op.step));
+  else
+    for (int o = 0; o < size; ++o) action[o] = gaussian_action(output[o], log_std[o], seed, op.step, o);
+  action[size] = static_cast<float>(log_probability(op.distribution, output, log_std, inverse_std, action, op.outputs));
+}
+
 }  // namespace klopf

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,28 @@ from klopf.envs.vector import MujocoVectorEnv
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+FRICTION = ("friction_every", "friction_of")  # options of SlipperyAnt
+
+
+def identifier(name: str) -> str:
+    """What Gymnasium calls an environment of this name."""
+    return f"klopf/{name}-v0" if name in NAMES else name
+
+
+def options_of(settings: Any) -> dict[str, Any]:
+    """The options of an environment that an experiment's settings give."""
+    return {name: getattr(settings, name) for name in FRICTION if getattr(settings, name) is not None}
+
+
+@contextmanager
+def explained(name: str) -> Iterator[Any]:
+    """Gymnasium, whose complaints about an environment become one line."""
+    try:
+        yield gymnasium
+    except gymnasium.error.UnregisteredEnv as error:
+        raise Error(f"[env] {error}; klopf's own are {', '.join(NAMES)}") from None
+    except (gymnasium.error.Error, TypeError, ImportError) as error:
+        raise Error(f"[env] {name} cannot be made: {error}") from None
 
 
 def flattened(space: Any, observation: Any) -> Array:
@@ -27,6 +50,9 @@ def flattened(space: Any, observation: Any) -> Array:
 
 class World:
     """R environments of one name, each of its own seed.
+
+    A run whose environment gives a number that is not finite is marked in `failed`, and stands still from
+    then on, at reward 0; the others go on.
 
     name: one of `klopf.envs.NAMES`, or an id that Gymnasium knows, with Box or Discrete spaces.
     threads: of MuJoCo's batch; 0: all processors.
@@ -40,33 +66,30 @@ class World:
         self._env = self._made(name, len(seeds), threads, options)
         observed, acted = self._env.single_observation_space, self._env.single_action_space
         spaces = gymnasium.spaces
-        if not isinstance(observed, (spaces.Box, spaces.Discrete)):
-            raise Error(f"[{name}] observations must be a Box or Discrete, got {type(observed).__name__}")
-        if not isinstance(acted, (spaces.Box, spaces.Discrete)):
-            raise Error(f"[{name}] actions must be a Box or Discrete, got {type(acted).__name__}")
+        for what, space in (("observations", observed), ("actions", acted)):
+            if not isinstance(space, (spaces.Box, spaces.Discrete)):
+                self._env.close()
+                raise Error(f"[{name}] {what} must be a Box or Discrete, got {type(space).__name__}")
         self._observed, self._acted = observed, acted
-        self._first = int(acted.start) if isinstance(acted, spaces.Discrete) else 0
         self.discrete = isinstance(acted, spaces.Discrete)  # actions are an index
+        self._first = int(acted.start) if isinstance(acted, spaces.Discrete) else 0
         self.observations = int(spaces.flatdim(observed))  # numbers of one
         self.actions = int(spaces.flatdim(acted))  # numbers of one, or how many there are
         self._batch: MujocoVectorEnv | None = (
             self._env.unwrapped if isinstance(self._env.unwrapped, MujocoVectorEnv) else None
         )
-        self.failed: Flags = np.zeros(len(seeds), dtype=bool)  # those that stand still since
-        self.reset()
+        self.failed: Flags = np.zeros(len(seeds), dtype=bool)
+        self._steps = 0
+        self._reset(self._seeds)
 
     @staticmethod
     def _made(name: str, runs: int, threads: int, options: dict[str, Any]) -> Any:
-        try:
+        with explained(name):
             if name in NAMES:
-                return gymnasium.make_vec(f"klopf/{name}-v0", num_envs=runs, threads=threads, **options)
+                return gymnasium.make_vec(identifier(name), num_envs=runs, threads=threads, **options)
             make = functools.partial(gymnasium.make, name, disable_env_checker=True, **options)
             mode = gymnasium.vector.AutoresetMode.SAME_STEP
             return gymnasium.vector.SyncVectorEnv([make] * runs, autoreset_mode=mode)
-        except gymnasium.error.Error as error:
-            raise Error(f"[env] {error}; klopf's own are {', '.join(NAMES)}") from None
-        except (TypeError, ImportError) as error:
-            raise Error(f"[env] {name} cannot be made: {error}") from None
 
     @property
     def friction(self) -> Array:
@@ -74,9 +97,8 @@ class World:
         frictions = self._batch.frictions if self._batch is not None else []
         return np.array([each.value for each in frictions] or [np.nan] * len(self._seeds))
 
-    def reset(self) -> None:
-        """New episodes of all, from the seeds."""
-        observed, _ = self._env.reset(seed=self._seeds)
+    def _reset(self, seeds: Sequence[int]) -> None:
+        observed, _ = self._env.reset(seed=list(seeds))
         self.now = self._flat(observed)  # observations [R, I]
 
     def step(self, actions: NDArray[Any]) -> tuple[Array, Flags, Flags, Array]:
@@ -85,7 +107,9 @@ class World:
             actions = actions + self._first
         else:
             actions = actions.reshape(len(actions), *(self._acted.shape or ()))
+        before = self.now
         observed, rewards, terminated, truncated, info = self._env.step(actions)
+        self._steps += 1
         self.now = final = self._flat(observed)
         ended = terminated | truncated
         if ended.any():
@@ -94,32 +118,44 @@ class World:
                 final[run] = flattened(self._observed, info["final_obs"][run])
         if self._batch is not None:
             self.failed = self._batch.failed.copy()
-        elif not (np.isfinite(final).all() and np.isfinite(rewards).all()):
-            first = int(np.argmin(np.isfinite(final).all(axis=1) & np.isfinite(rewards)))
-            raise Error(f"[{self.name}] run {first} gave an observation or reward that is not finite")
+            return rewards, terminated, truncated, final
+        sound = np.isfinite(final).all(axis=1) & np.isfinite(self.now).all(axis=1) & np.isfinite(rewards)
+        self.failed = self.failed | ~sound
+        if self.failed.any():
+            final, rewards = final.copy(), rewards.copy()
+            terminated, truncated = terminated & ~self.failed, truncated & ~self.failed
+            final[self.failed] = self.now[self.failed] = before[self.failed]
+            rewards[self.failed] = 0
         return rewards, terminated, truncated, final
 
     def _flat(self, observed: NDArray[Any]) -> Array:
         if isinstance(self._observed, gymnasium.spaces.Box):
-            return np.asarray(observed, dtype=np.float64).reshape(len(observed), -1)
+            return np.array(observed, dtype=np.float64).reshape(len(observed), -1)
         return np.stack([flattened(self._observed, one) for one in observed])
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Everything that the next steps depend on; nothing where an environment cannot tell."""
-        return self._batch.state() if self._batch is not None else {}
+        """Everything that the next steps depend on; where an environment cannot tell, how many were made."""
+        if self._batch is not None:
+            return self._batch.state()
+        return {"steps": np.array([self._steps]), "failed": self.failed}
 
-    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """What `state()` gave, back in place; new episodes, and a warning, where that was nothing."""
-        if self._batch is None:
-            warnings.warn(
-                f"{self.name} cannot be saved: its episodes begin anew, and results will differ from those "
-                "without a stop",
-                stacklevel=2,
-            )
-            return
-        self._batch.load_state(state)
-        self.now = self._flat(state["observations"])
-        self.failed = self._batch.failed.copy()
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> bool:
+        """What `state()` gave, back in place; or False, with a warning, where all episodes begin anew."""
+        if self._batch is not None:
+            self._batch.load_state(state)
+            self.now = self._flat(state["observations"])
+            self.failed = self._batch.failed.copy()
+            return True
+        self._steps, self.failed = int(state["steps"][0]), state["failed"].copy()
+        words = (np.random.SeedSequence([seed, self._steps]).generate_state(1) for seed in self._seeds)
+        self._reset([int(word[0]) for word in words])
+        warnings.warn(
+            f"{self.name} cannot be saved: its episodes begin anew, and results will differ from those "
+            "without a stop",
+            stacklevel=2,
+        )
+        return False
 
     def close(self) -> None:
+        """The environments are no longer needed."""
         self._env.close()

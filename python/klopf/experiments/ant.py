@@ -14,6 +14,7 @@ import dataclasses
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from klopf.experiments.walk import MEASURED, Walk
 from klopf.experiments.watch import Watching, watch
 
 Values = NDArray[np.float64]
-FRICTION = ("friction_every", "friction_of")
+FRICTION = ("friction_every", "friction_of")  # options of SlipperyAnt alone
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,9 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     """
     names = {field.name for field in dataclasses.fields(Settings)}
     settings = Settings(**{name: _frozen(value) for name, value in given.items() if name in names})
+    short = settings.env.removeprefix("klopf/").removesuffix("-v0")
+    if settings.env == f"klopf/{short}-v0":  # by its name at Gymnasium
+        settings = dataclasses.replace(settings, env=short)
     if settings.env != "SlipperyAnt":
         for name in FRICTION:
             if getattr(settings, name) is not None:
@@ -189,14 +193,15 @@ class Experiment:
     def run(self, folder: Folder, session: Session) -> None:
         """Everything that is left to do."""
         stretches = -(-self.settings.steps // self.settings.measure_every)
-        for stretch in range(self.record.task, stretches):
-            for index in range(self.record.line, len(self.parts)):
-                values = self.walk(stretch, index, session)
-                folder.add_results(len(self.record.rows), values)
-                self.record.finish_line(values, len(self.parts))
-                session.serve()
-        for part in self.parts:
-            part.world.close()
+        with ExitStack() as left:
+            for part in self.parts:
+                left.callback(part.world.close)
+            for stretch in range(self.record.task, stretches):
+                for index in range(self.record.line, len(self.parts)):
+                    values = self.walk(stretch, index, session)
+                    folder.add_results(len(self.record.rows), values)
+                    self.record.finish_line(values, len(self.parts))
+                    session.serve()
 
     def walk(self, stretch: int, index: int, session: Session) -> Values:
         """One line goes through one stretch: what is measured at its end [R, MEASURED]."""
@@ -220,11 +225,10 @@ class Experiment:
 
 
 def _walk(plan: Plan, line: Line[Ppo]) -> Walk:
-    from klopf.envs.worlds import World
+    from klopf.envs.worlds import World, options_of
 
     settings = plan.settings
-    options = {name: getattr(settings, name) for name in FRICTION if getattr(settings, name) is not None}
-    world = World(settings.env, plan.seeds, settings.threads or kl.get_threads(), **options)
+    world = World(settings.env, plan.seeds, settings.threads or kl.get_threads(), **options_of(settings))
     agent = line.method.build(
         world.observations, world.actions, world.discrete, plan.seeds, settings.device, settings.precision
     )
@@ -243,11 +247,14 @@ def _said(values: Values) -> dict[str, str]:
 
 
 def _watch(given: dict[str, Any]) -> None:
-    names = [field.name for field in dataclasses.fields(Watching)]
-    others = [name for name in given if name not in names]
-    if "watch" not in given or others:
-        named = option_of(others[0] if others else next(iter(given)))
-        raise kl.Error(f"--watch FOLDER goes with {', '.join(map(option_of, names[1:]))} alone, got {named}")
+    own = [field.name for field in dataclasses.fields(Watching)]
+    if "watch" not in given:
+        asked = next(name for name in own if name in given)
+        hint = "; did you mean --runs?" if asked == "run" else ""
+        raise kl.Error(f"{option_of(asked)} is an option of --watch FOLDER{hint}")
+    others = [name for name in given if name not in own]
+    if others:
+        raise kl.Error(f"--watch takes the settings from its folder, got {option_of(others[0])} as well")
     path, total, steps = watch(Watching(**given))
     print(f"return {total:,.0f} in {steps} steps: {path}")
 

@@ -41,6 +41,7 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
     width = bin or max(1, round(rows / POINTS))
     panels = [panel for panel in _PANELS if any(has(look, panel[0]) for look in looks)]
     labels = [look.label for look in looks]
+    published = published and any(_published("ant_return", look, steps) for look in looks)
     if published:
         labels.append(f"published ({curves()['runs']} runs, an earlier Ant)")
     above = header_height(labels)  # all heights in inches
@@ -73,13 +74,20 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
     return figure
 
 
+def _published(kind: str, look: Look, steps: int) -> dict[float, float]:
+    """The points of its method, on the environment that they are of."""
+    if look.line.experiment.get("env") != "Ant":
+        return {}
+    return {at: value for at, value in published_points(kind, look.line.method) if at <= steps}
+
+
 def _finish(axes: Axes, kind: str, looks: list[Look], steps: int, published: bool) -> None:
     """The axis of steps, and the published points that it reaches."""
     from matplotlib.ticker import FuncFormatter
 
     if published and kind:
         for look in looks:
-            points = {at: value for at, value in published_points(kind, look.line.method) if at <= steps}
+            points = _published(kind, look, steps)
             axes.plot(list(points), list(points.values()), **marks(look.colour), zorder=4)
     unit, name = (1e6, "million steps") if steps >= 1_000_000 else (1e3, "thousand steps")
     axes.set_xlim(0, steps * 1.01)

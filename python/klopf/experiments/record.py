@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,11 +78,7 @@ class Record:
             before = str(meta["arithmetic"])
         except (KeyError, ValueError, TypeError) as error:
             raise kl.Error(f"{path} is not the checkpoint of an experiment: {error} is missing") from error
-        self.carried = _within(arrays, "carried/")
+        self.carried = checkpoint.within(arrays, "carried/")
         for index, part in enumerate(parts):
-            part.load_state(_within(arrays, f"line{index}/"))
+            part.load_state(checkpoint.within(arrays, f"line{index}/"))
         checkpoint.warn_of_other_arithmetic(path, before, arithmetic)
-
-
-def _within(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

@@ -245,6 +245,7 @@ class LineResults(NamedTuple):
     """What one line measured.
 
     values: for each column an array [R, T], NaN where missing.  at: what the counter said [T].
+    experiment: the settings that all lines have.
     """
 
     label: str
@@ -252,12 +253,13 @@ class LineResults(NamedTuple):
     settings: dict[str, Any]
     values: dict[str, Array]
     at: NDArray[np.int64]
+    experiment: dict[str, Any]
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
     """Every line of a results folder, finished or not; Error where the files are not what was written."""
     settings = read_settings(folder)
-    lines, runs = settings["lines"], len(settings["seeds"])
+    lines, runs, all_lines = settings["lines"], len(settings["seeds"]), settings["settings"]
     table = table_of(folder, settings)
     measured = table.measured
     path = Path(folder) / RESULTS
@@ -290,5 +292,7 @@ def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
         own = blocks[index :: len(lines)].transpose(2, 1, 0)
         values = {name: np.ascontiguousarray(own[column]) for column, name in enumerate(measured)}
         at = np.array([table.at(k) for k in range(own.shape[2])])
-        found.append(LineResults(line["label"], line["method"], line["settings"], values, at))
+        found.append(
+            LineResults(line["label"], line["method"], line["settings"], values, at, settings["settings"])
+        )
     return [line for line in found if line.at.size]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import klopf as kl
 from klopf import metrics
+from klopf.checkpoint import within
 
 if TYPE_CHECKING:  # it needs MuJoCo, and the command's help does not
     from klopf.envs.worlds import World
@@ -108,11 +109,9 @@ class Walk:
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """What `state` gave, back in place."""
-
-        def within(prefix: str) -> dict[str, NDArray[Any]]:
-            return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-
-        for name, array in within("walk/").items():
+        for name, array in within(arrays, "walk/").items():
             self._kept[name] = array.copy()
-        self.world.load_state(within("world/"))
-        self.agent.load_state(within("agent/"))
+        self.agent.load_state(within(arrays, "agent/"))
+        if not self.world.load_state(within(arrays, "world/")):
+            self.agent.cut()
+            self._kept["return"][:] = self._kept["length"][:] = 0

@@ -76,18 +76,17 @@ def _choose_renderer() -> None:
 
 def _made(settings: Any, asked: Watching) -> Any:
     from klopf.envs import NAMES
-    from klopf.envs.needed import gymnasium
+    from klopf.envs.worlds import explained, identifier, options_of
 
-    name = f"klopf/{settings.env}-v0" if settings.env in NAMES else settings.env
     size = {"width": asked.width, "height": asked.height} if settings.env in NAMES else {}
-    options: dict[str, Any] = {}
-    if settings.env == "SlipperyAnt":
-        options = {
-            name: getattr(settings, name)
-            for name in ("friction_every", "friction_of")
-            if getattr(settings, name) is not None
-        }
-    return gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True, **size, **options)
+    with explained(settings.env) as gymnasium:
+        return gymnasium.make(
+            identifier(settings.env),
+            render_mode="rgb_array",
+            disable_env_checker=True,
+            **size,
+            **options_of(settings),
+        )
 
 
 def _episode(
@@ -102,13 +101,9 @@ def _episode(
     flat = gymnasium.spaces.flatdim
     discrete = isinstance(acted, gymnasium.spaces.Discrete)
     agent = line.method.build(flat(observed), flat(acted), discrete, plan.seeds)
-    agent.load_state(
-        {
-            name.removeprefix(f"{prefix}agent/"): array
-            for name, array in arrays.items()
-            if name.startswith(f"{prefix}agent/")
-        }
-    )
+    agent.load_state(checkpoint.within(arrays, f"{prefix}agent/"))
+    if not agent.alive[asked.run]:
+        raise Error(f"[watch] run {asked.run} of {line.label} failed: there is no policy to watch")
     frictions = arrays.get(f"{prefix}world/frictions")
     if frictions is not None:
         env.unwrapped.friction.value = float(frictions[asked.run, 0])
@@ -146,3 +141,5 @@ def _encoded(frames: list[NDArray[np.uint8]], suffix: str, fps: float) -> bytes:
         return bytes(imageio.v3.imwrite("<bytes>", frames, extension=".mp4", plugin="FFMPEG", fps=fps))
     except ImportError as error:
         raise Error(f"[watch] {suffix} needs another package ({error}): pip install imageio-ffmpeg") from None
+    except (OSError, ValueError) as error:
+        raise Error(f"[watch] the {suffix} could not be made: {error}") from error
