@@ -259,7 +259,7 @@ class LineResults(NamedTuple):
 def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
     """Every line of a results folder, finished or not; Error where the files are not what was written."""
     settings = read_settings(folder)
-    lines, runs, all_lines = settings["lines"], len(settings["seeds"]), settings["settings"]
+    lines, runs, common = settings["lines"], len(settings["seeds"]), settings["settings"]
     table = table_of(folder, settings)
     measured = table.measured
     path = Path(folder) / RESULTS
@@ -292,7 +292,5 @@ def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
         own = blocks[index :: len(lines)].transpose(2, 1, 0)
         values = {name: np.ascontiguousarray(own[column]) for column, name in enumerate(measured)}
         at = np.array([table.at(k) for k in range(own.shape[2])])
-        found.append(
-            LineResults(line["label"], line["method"], line["settings"], values, at, settings["settings"])
-        )
+        found.append(LineResults(line["label"], line["method"], line["settings"], values, at, common))
     return [line for line in found if line.at.size]
