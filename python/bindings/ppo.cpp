@@ -189,7 +189,7 @@ Args:
 }  // namespace
 
 void bind_ppo(py::module_& m) {
-  py::class_<UpdateOut>(m, "Update", "What one call of PPO.learn did: means over each epoch.")
+  py::class_<UpdateOut>(m, "PPOUpdate", "What one call of PPO.learn did: means over each epoch.")
       .def_property_readonly(
           "policy_loss", [](const UpdateOut& out) { return out.array(out.update.policy_loss); }, "[R, epochs]")
       .def_property_readonly(

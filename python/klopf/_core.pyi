@@ -30,13 +30,13 @@ __all__: list[str] = [
     "LogStd",
     "MaxPool2d",
     "Network",
+    "PPOUpdate",
     "ReDo",
     "ReLU",
     "ShrinkAndPerturb",
     "Sigmoid",
     "Step",
     "Tanh",
-    "Update",
     "advantages",
     "devices",
     "get_threads",
@@ -884,7 +884,7 @@ class Learner:
         bool [R]: False for runs frozen because their loss or weights were no longer finite.
         """
 
-class Update:
+class PPOUpdate:
     """
     What one call of PPO.learn did: means over each epoch.
     """
@@ -972,7 +972,7 @@ class PPO:
         """
         Episodes end here as if they had been truncated: for environments that begin anew.
         """
-    def learn(self) -> Update:
+    def learn(self) -> PPOUpdate:
         """
         All epochs on a full buffer, which is empty then.
 

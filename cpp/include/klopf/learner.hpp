@@ -38,7 +38,7 @@ class Learner {
 
   Network& network() { return *network_; }
   const Network& network() const { return *network_; }
-  bool classification() const { return loss_ == LossSpec("cross_entropy"); }
+  bool classification() const { return classification_; }
   bool chooses() const;  // whether targets begin with the index of an action
   std::string loss_name() const;
   int64_t target_size() const;  // numbers of a target, where it is not a label
@@ -81,7 +81,6 @@ class Learner {
   void prepare(Blocks& work, int64_t batch, int workspaces);
   Play play(int run, const Blocks& work, int workspace, const Samples& samples, int64_t first, int64_t count) const;
   Play chunk(const Play& batch, int index) const;
-  bool counts() const;                   // whether there is an accuracy
   bool share_runs(int64_t batch) const;  // whether threads share the chunks of a run
   void forward_backward(const Play& batch, int chunk);
   void learn(const Play& batch);
@@ -108,7 +107,8 @@ class Learner {
 
   std::shared_ptr<Network> network_;
   LossSpec loss_;
-  Ref<double> clip_, entropy_;  // of a policy
+  bool classification_, counts_;  // whether targets are labels; whether there is an accuracy
+  Ref<double> clip_, entropy_;    // of a policy
   Optimizer optimizer_;
   std::vector<Rule> rules_;
   std::optional<PerRun> max_gradient_norm_;

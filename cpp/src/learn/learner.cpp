@@ -25,6 +25,8 @@ Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer opti
                  std::optional<PerRun> max_gradient_norm)
     : network_(std::move(network)),
       loss_(std::move(loss)),
+      classification_(loss_ == LossSpec("cross_entropy")),
+      counts_(classification_ || std::holds_alternative<ClippedPolicy>(loss_)),
       optimizer_(std::move(optimizer)),
       rules_(std::move(rules)),
       max_gradient_norm_(std::move(max_gradient_norm)) {
@@ -44,8 +46,6 @@ Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer opti
   evaluation_.tape = network_->record(work, evaluation_chunk, false);
   record_loss(evaluation_, work, evaluation_chunk);
 }
-
-bool Learner::counts() const { return classification() || std::holds_alternative<ClippedPolicy>(loss_); }
 
 bool Learner::chooses() const {
   const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_);
@@ -206,7 +206,7 @@ Later<StepResult> Learner::step_later(const Samples& samples) {
     shared ? finish(now) : learn(now);
     const std::size_t at = static_cast<std::size_t>(run);
     result.loss[at] = *now.at(training_.loss);
-    if (counts()) result.accuracy[at] = static_cast<double>(*now.at(training_.correct)) / static_cast<double>(samples.count);
+    if (counts_) result.accuracy[at] = static_cast<double>(*now.at(training_.correct)) / static_cast<double>(samples.count);
   });
   result.replaced = std::move(replaced().get());
   return result;
@@ -240,7 +240,7 @@ Later<Evaluation> Learner::evaluate_later(const Samples& samples) {
     const double loss = std::accumulate(losses.begin() + from, losses.begin() + to, 0.0);
     const int64_t right = std::accumulate(correct.begin() + from, correct.begin() + to, int64_t{0});
     result.loss.push_back(is_alive ? loss / static_cast<double>(samples.count) : nan_value);
-    result.accuracy.push_back(is_alive && counts() ? static_cast<double>(right) / static_cast<double>(samples.count) : nan_value);
+    result.accuracy.push_back(is_alive && counts_ ? static_cast<double>(right) / static_cast<double>(samples.count) : nan_value);
   }
   return result;
 }

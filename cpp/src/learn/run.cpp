@@ -13,7 +13,7 @@ Learner::Epoch Learner::prepare_epochs(const Pass& pass, int64_t samples, bool s
   WorkLayout layout(space_epoch);
   const auto size = [](int64_t n) { return static_cast<std::size_t>(n); };
   const int64_t ordered = shuffle ? samples : 0;
-  Epoch epoch{{pass.sums, ordered, network_->seed(), epoch_, alive_, {}, {}}, {pass.sums, epoch_, alive_, counts(), 0, {}, {}}};
+  Epoch epoch{{pass.sums, ordered, network_->seed(), epoch_, alive_, {}, {}}, {pass.sums, epoch_, alive_, counts_, 0, {}, {}}};
   epoch.end.loss = layout.take<double>(size(epochs));
   epoch.end.accuracy = layout.take<double>(size(epochs));
   epoch.begin.order = layout.take<uint32_t>(size(ordered));

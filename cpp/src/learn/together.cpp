@@ -59,7 +59,7 @@ Later<StepResult> Learner::step_together(const Samples& samples) {
   const uint64_t width = training_.correct.offset + sizeof(int32_t) - training_.loss.offset;
   auto bytes = thread_work_.region_later(training_.loss.offset, training_.loss.offset + width);
   return Later<StepResult>(
-      [width, bytes, classifies = counts(), total = static_cast<double>(samples.count), replaced = replaced()]() mutable {
+      [width, bytes, classifies = counts_, total = static_cast<double>(samples.count), replaced = replaced()]() mutable {
         StepResult result;
         for (const char* run = bytes.get().data(); run < bytes.get().data() + bytes.get().size(); run += width) {
           double loss;

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 import klopf as kl
 from klopf.experiments.agents import AGENTS, KINDS, PROFILES, Ppo
 from klopf.experiments.lines import Line
-from klopf.experiments.place import Where, resumable, taken_from
+from klopf.experiments.place import Where
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
-from klopf.experiments.results import FIGURE, Folder, Table, free_folder, read_settings
-from klopf.experiments.session import Session, hold
-from klopf.experiments.settings import Parser, option, option_of
+from klopf.experiments.results import FIGURE, Folder, Table, read_settings
+from klopf.experiments.session import Session, carry_out
+from klopf.experiments.settings import Parser, frozen, option, option_of
 from klopf.experiments.statistics import mean
 from klopf.experiments.walk import MEASURED, Walk
 from klopf.experiments.watch import Watching, watch
@@ -128,7 +128,7 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     together.
     """
     names = {field.name for field in dataclasses.fields(Settings)}
-    settings = Settings(**{name: _frozen(value) for name, value in given.items() if name in names})
+    settings = Settings(**{name: frozen(value) for name, value in given.items() if name in names})
     short = settings.env.removeprefix("klopf/").removesuffix("-v0")
     if settings.env == f"klopf/{short}-v0":  # by its name at Gymnasium
         settings = dataclasses.replace(settings, env=short)
@@ -149,16 +149,12 @@ def planned(folder: str | Path, changed: Mapping[str, Any]) -> Plan:
     """The plan of a results folder.  changed: options of `place.OPERATIONAL` that are to differ this time."""
     described = read_settings(folder)
     try:
-        settings = Settings(**{name: _frozen(value) for name, value in described["settings"].items()})
+        settings = Settings(**{name: frozen(value) for name, value in described["settings"].items()})
         chosen = [AGENTS.line_of(line) for line in described["lines"]]
         command = shlex.split(described["command"])[1:]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
     return Plan(dataclasses.replace(settings, **changed), chosen, command)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 # --- the experiment -----------------------------------------------------------------------------------------
@@ -274,12 +270,6 @@ def command(arguments: Sequence[str]) -> None:
     given = parser.parse(arguments)
     if any(field.name in given for field in dataclasses.fields(Watching)):
         return _watch(given)
-    where = taken_from(given)
-    if where.resume is None:
-        path = where.out or free_folder("results/ant")
-        hold(plan(given, ["ant", *arguments]), path, overwrite=where.overwrite, program="klopf ant")
-    else:
-        path = where.resume
-        hold(planned(path, resumable(given, where)), path, resume=True, program="klopf ant")
+    path = carry_out("ant", given, arguments, plan, planned)
     figure = (Path(path) / f"{FIGURE}.png").exists()
     print(f"results{' and figure' if figure else ''} in {path}")

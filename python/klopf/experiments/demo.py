@@ -7,7 +7,7 @@ tasks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from klopf.experiments import imagenet
 from klopf.experiments.lines import Line
 from klopf.experiments.methods import IMAGE_METHODS
-from klopf.experiments.place import Where, resumable, taken_from
-from klopf.experiments.results import FIGURE, LineResults, free_folder, read_results
-from klopf.experiments.session import hold
+from klopf.experiments.place import Where
+from klopf.experiments.results import FIGURE, LineResults, read_results
+from klopf.experiments.session import carry_out
 from klopf.experiments.settings import Parser, option
 from klopf.experiments.statistics import bootstrap_interval, mean
 
@@ -68,22 +68,18 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_settings(Where)
     parser.add_settings(Settings)
     given = parser.parse(arguments)
-    where = taken_from(given)
-    if where.resume is None:
-        path = where.out or free_folder("results/demo")
-        options = {**PRESET, **dataclasses.asdict(Settings(**given))}
-        lines = [
-            Line(name, IMAGE_METHODS.resolve(name, "paper", {**EVERY_METHOD, **own}), {})
-            for name, own in METHODS.items()
-        ]
-        plan = imagenet.plan(options, ["demo", *arguments], lines)
-        hold(plan, path, overwrite=where.overwrite, program="klopf demo")
-    else:
-        path = where.resume
-        plan = imagenet.planned(path, resumable(given, where))
-        hold(plan, path, resume=True, program="klopf demo")
+    path = carry_out("demo", given, arguments, _plan, imagenet.planned)
     print(table(read_results(path)))
     print(f"figure: {Path(path) / FIGURE}.png")
+
+
+def _plan(given: Mapping[str, Any], command: Sequence[str]) -> imagenet.Plan:
+    options = {**PRESET, **dataclasses.asdict(Settings(**given))}
+    lines = [
+        Line(name, IMAGE_METHODS.resolve(name, "paper", {**EVERY_METHOD, **own}), {})
+        for name, own in METHODS.items()
+    ]
+    return imagenet.plan(options, command, lines)
 
 
 def table(lines: Sequence[LineResults]) -> str:

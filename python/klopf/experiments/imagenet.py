@@ -27,12 +27,12 @@ from klopf import metrics
 from klopf.data.source import ImageSource, open_source
 from klopf.experiments.lines import Line
 from klopf.experiments.methods import IMAGE_METHODS, METHODS, PROFILES, Backprop, NetworkSize
-from klopf.experiments.place import Where, resumable, taken_from
+from klopf.experiments.place import Where
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
-from klopf.experiments.results import FIGURE, Folder, Table, free_folder, read_settings
-from klopf.experiments.session import Session, hold
-from klopf.experiments.settings import Parser, option
+from klopf.experiments.results import FIGURE, Folder, Table, read_settings
+from klopf.experiments.session import Session, carry_out
+from klopf.experiments.settings import Parser, frozen, option
 from klopf.experiments.statistics import mean
 from klopf.experiments.stream import SPLITS, Task, TaskStream, probe_images
 
@@ -142,7 +142,7 @@ def plan(
     follow from the options.  Raises kl.Error where options do not fit together.
     """
     names = {field.name for field in dataclasses.fields(Settings)}
-    settings = Settings(**{name: _frozen(value) for name, value in given.items() if name in names})
+    settings = Settings(**{name: frozen(value) for name, value in given.items() if name in names})
     of_methods = {name: value for name, value in given.items() if name not in names}
     if chosen is None:
         chosen = IMAGE_METHODS.lines(settings.method, settings.profile, of_methods)
@@ -155,16 +155,12 @@ def planned(folder: str | Path, changed: Mapping[str, Any]) -> Plan:
     """The plan of a results folder.  changed: options of `OPERATIONAL` that are to differ this time."""
     described = read_settings(folder)
     try:
-        settings = Settings(**{name: _frozen(value) for name, value in described["settings"].items()})
+        settings = Settings(**{name: frozen(value) for name, value in described["settings"].items()})
         chosen = [IMAGE_METHODS.line_of(line) for line in described["lines"]]
         command = shlex.split(described["command"])[1:]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
     return Plan(dataclasses.replace(settings, **changed), chosen, open_source(described["data"]), command)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _source(settings: Settings) -> ImageSource:
@@ -306,12 +302,6 @@ def command(arguments: Sequence[str]) -> None:
     for asked in IMAGE_METHODS.options().values():
         parser.add_option(group, asked, IMAGE_METHODS.defaults_text(asked.name), several=True)
     given = parser.parse(arguments)
-    where = taken_from(given)
-    if where.resume is None:
-        path = where.out or free_folder("results/imagenet")
-        hold(plan(given, ["imagenet", *arguments]), path, overwrite=where.overwrite, program="klopf imagenet")
-    else:
-        path = where.resume
-        hold(planned(path, resumable(given, where)), path, resume=True, program="klopf imagenet")
+    path = carry_out("imagenet", given, arguments, plan, planned)
     figure = (Path(path) / f"{FIGURE}.png").exists()
     print(f"results{' and figure' if figure else ''} in {path}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from klopf._core import Error
-from klopf.experiments.settings import Option, option_of, options, written
+from klopf.experiments.settings import Option, frozen, option_of, options, written
 
 Method = TypeVar("Method")
 
@@ -78,10 +78,7 @@ class Methods(Generic[Method]):
 
     def line_of(self, described: Mapping[str, Any]) -> Line[Method]:
         """The line that `Line.describe` wrote down."""
-        settings = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in described["settings"].items()
-        }
+        settings = {name: frozen(value) for name, value in described["settings"].items()}
         return Line(described["label"], self.kinds[described["method"]](**settings), dict(described["swept"]))
 
     def lines(

@@ -17,7 +17,7 @@ class Progress:
     """
 
     def __init__(self, counter: str, count: int, each: int, done: int, quiet: bool) -> None:
-        self._counter, self._tasks, self._steps_per_task = counter, count, each
+        self._counter, self._count, self._each = counter, count, each
         self._first = self._done = done
         self._quiet = quiet
         self._latest: dict[str, dict[str, str]] = {}
@@ -69,14 +69,14 @@ class Progress:
 
     def _where(self) -> str:
         if self._counter == "step":
-            return f"{self._done // self._steps_per_task:,} of {self._tasks:,} steps"
-        return f"{self._counter} {min(self._done // self._steps_per_task + 1, self._tasks)}/{self._tasks}"
+            return f"{self._done // self._each:,} of {self._count:,} steps"
+        return f"{self._counter} {min(self._done // self._each + 1, self._count)}/{self._count}"
 
     def _describe(self) -> None:
         self._bar.set_description_str(f"{self._where()},", refresh=False)
 
     def _line(self) -> str:
-        left = self._tasks * self._steps_per_task - self._done
+        left = self._count * self._each - self._done
         seconds = (time.monotonic() - self._begin) / max(self._done - self._first, 1) * left
         text = f"{self._where()}, {duration(seconds)} left"
         return ": ".join([text, *([self._said()] if self._latest else [])])

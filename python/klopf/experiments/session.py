@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import klopf as kl
+from klopf.experiments.place import resumable, taken_from
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Part, Record
-from klopf.experiments.results import CHECKPOINT, FIGURE, Folder, Table
+from klopf.experiments.results import CHECKPOINT, FIGURE, Folder, Table, free_folder
 from klopf.experiments.stop import Stopped, StopSignals
 
 SLICE_SECONDS = 1.0  # about how long training goes on before anything else is served
@@ -180,3 +181,25 @@ def hold(
         from klopf.experiments.plot import plot
 
         plot([path], Path(path) / f"{FIGURE}.png")
+
+
+def carry_out(
+    name: str,
+    given: dict[str, Any],
+    arguments: Sequence[str],
+    plan: Callable[[Mapping[str, Any], Sequence[str]], Plan],
+    planned: Callable[[str | Path, Mapping[str, Any]], Plan],
+) -> str:
+    """The command of an experiment: begins it, or goes on; the results folder.
+
+    given: the options that were given.  plan: for them and the words of the command line.
+    planned: for a results folder and the options that are to differ.  Raises as `hold` does.
+    """
+    where = taken_from(given)
+    if where.resume is not None:
+        changed = resumable(given, where)
+        hold(planned(where.resume, changed), where.resume, resume=True, program=f"klopf {name}")
+        return where.resume
+    path = where.out or free_folder(f"results/{name}")
+    hold(plan(given, [name, *arguments]), path, overwrite=where.overwrite, program=f"klopf {name}")
+    return path

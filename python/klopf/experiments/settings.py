@@ -152,6 +152,11 @@ def written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def frozen(value: Any) -> Any:
+    """A value as a settings dataclass holds it: several are a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with one-line mistakes: exit code 2, and a suggestion for a misspelt option."""
 
