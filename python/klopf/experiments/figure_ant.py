@@ -53,7 +53,7 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
         1 + bool(panels),
         1,
         height_ratios=[1.35, 1][: 1 + bool(panels)],
-        left=0.065,
+        left=0.075,
         right=0.985,
         bottom=0.48 / height,
         top=1 - (above + 0.22) / height,

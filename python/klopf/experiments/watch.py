@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ def watch(asked: Watching) -> tuple[Path, float, int]:
         raise Error(f"{option_of('run')} must be below {plan.settings.runs}, got {asked.run}")
     arrays, _ = checkpoint.read(Path(asked.watch) / CHECKPOINT)
     index = labels.index(label)
-    env = _made(plan.settings, asked)
+    env, picture = _made(plan.settings, asked)
     try:
-        frames, total = _episode(plan, index, arrays, env, asked)
+        frames, total = _episode(plan, index, arrays, env, picture, asked)
         fps = float(env.metadata.get("render_fps", 20))
     finally:
         env.close()
@@ -74,23 +75,41 @@ def _choose_renderer() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _made(settings: Any, asked: Watching) -> Any:
+def _made(settings: Any, asked: Watching) -> tuple[Any, Callable[[], Any]]:
+    """The environment, and what makes a picture of it."""
     from klopf.envs import NAMES
     from klopf.envs.worlds import explained, identifier, options_of
 
-    size = {"width": asked.width, "height": asked.height} if settings.env in NAMES else {}
+    options = {"disable_env_checker": True, **options_of(settings)}
     with explained(settings.env) as gymnasium:
-        return gymnasium.make(
-            identifier(settings.env),
-            render_mode="rgb_array",
-            disable_env_checker=True,
-            **size,
-            **options_of(settings),
-        )
+        if settings.env not in NAMES:
+            env = gymnasium.make(settings.env, render_mode="rgb_array", **options)
+            return env, env.render
+        env = gymnasium.make(identifier(settings.env), **options)
+    from klopf.envs.needed import mujoco
+
+    model, data, camera = env.unwrapped.model, env.unwrapped.data, mujoco.MjvCamera()
+    model.vis.global_.offwidth, model.vis.global_.offheight = asked.width, asked.height
+    camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
+    camera.distance, camera.elevation, camera.azimuth = 4.5, -20.0, 90.0
+    renderers: list[Any] = []
+
+    def picture() -> Any:
+        if not renderers:
+            renderers.append(mujoco.Renderer(model, asked.height, asked.width))
+        renderers[0].update_scene(data, camera)
+        return renderers[0].render()
+
+    return env, picture
 
 
 def _episode(
-    plan: Any, index: int, arrays: dict[str, NDArray[Any]], env: Any, asked: Watching
+    plan: Any,
+    index: int,
+    arrays: dict[str, NDArray[Any]],
+    env: Any,
+    picture: Callable[[], Any],
+    asked: Watching,
 ) -> tuple[list[NDArray[np.uint8]], float]:
     """The frames, and the return."""
     from klopf.envs.needed import gymnasium
@@ -116,15 +135,15 @@ def _episode(
             int(action) + int(acted.start) if discrete else action.reshape(acted.shape)
         )
         total += float(reward)
-        frames.append(_picture(env))
+        frames.append(_pixels(picture))
         if terminated or truncated:
             break
     return frames, total
 
 
-def _picture(env: Any) -> NDArray[np.uint8]:
+def _pixels(picture: Callable[[], Any]) -> NDArray[np.uint8]:
     try:
-        return np.asarray(env.render(), dtype=np.uint8)
+        return np.array(picture(), dtype=np.uint8)
     except Exception as error:  # whatever OpenGL, or what stands for it, says
         raise Error(
             f"[watch] no picture could be made ({error}); "
