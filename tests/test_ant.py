@@ -231,6 +231,10 @@ def test_an_environment_that_gives_nan(capsys: pytest.CaptureFixture[str]) -> No
         (["--steps", "5.5"], "--steps: expected a whole number of at least 1, got '5.5'"),
         (["--discount", "1.5"], "[ppo] discount must be in [0, 1], got 1.5"),
         (["--resume", "nowhere"], "klopf: nowhere is no results folder"),
+        (
+            ["--steps", "100"],
+            "klopf: --buffer must be at most --steps for anything to be learned, got 2048 and",
+        ),
         (["--run", "5"], "klopf: --run is an option of --watch FOLDER; did you mean --runs?"),
     ],
 )
@@ -315,7 +319,7 @@ def test_watch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Image.open("out/walk.gif") as picture:
         assert (picture.n_frames, picture.size) == (5, (64, 48))
     for more, message in [
-        (["--line", "pop"], "--line must be one of ppo, continual-ppo, got pop"),
+        (["--line", "pop"], "--line must be one of ppo; continual-ppo, got pop"),
         (["--run", "2"], "--run must be below 2, got 2"),
         (["--movie", "walk.avi"], "--movie must end in .gif or .mp4, got walk.avi"),
         (["--steps", "10"], "--watch takes the settings from its folder, got --steps as well"),

@@ -147,12 +147,21 @@ def walked(path: Path, methods: list[str], rows: int, runs: int, env: str = "Ant
 def test_agents(tmp_path: Path) -> None:
     folder = walked(tmp_path / "a", list(KINDS), 300, 3)
     text = drawn(folder, published=True)
-    for word in (*KINDS, "million steps", "means over 61,440 steps", "published (30 runs, an earlier Ant)"):
+    for word in (
+        *KINDS,
+        "million steps",
+        "means over 3 measurements",
+        "Return on Ant, as agents",
+        "published (30 runs, an earlier Ant)",
+    ):
         assert word in text, word
     found = read_results(folder)[0]
     assert found.at[:2].tolist() == [20_480, 40_960]
     assert found.at[-1] == 300 * 20_480 - 7
-    assert "published" not in drawn(walked(tmp_path / "h", ["ppo"], 300, 3, "Hopper"), published=True)
+    hopper = walked(tmp_path / "h", ["ppo"], 300, 3, "Hopper")
+    assert "Return on Hopper" in drawn(hopper)
+    with pytest.raises(kl.Error, match="the curves are of Ant, and begin at 3 million steps"):
+        drawn(hopper, published=True)
     images = made_up(tmp_path / "b", ["bp"], 3, 2)
     with pytest.raises(kl.Error, match="expected folders of one kind of experiment, got counts of"):
         plot([folder, images], tmp_path / "x.png")

@@ -59,7 +59,9 @@ class Settings:
         None, "what SlipperyAnt's friction is of (default: floor)", choices=("floor", "all")
     )
 
-    measure_every: int = option(20_480, "steps of a run from one measurement to the next", minimum=1)
+    measure_every: int | None = option(
+        None, "steps of a run from one measurement to the next (default: 20480, or a 50th of all)", minimum=1
+    )
     probe: int = option(
         1000, "latest observations that units are measured on, at most a buffer of them", minimum=2
     )
@@ -90,7 +92,12 @@ class Plan:
     @property
     def table(self) -> Table:
         """One row a stretch of steps."""
-        return Table(MEASURED, "step", self.settings.measure_every, self.settings.steps)
+        return Table(MEASURED, "step", self.every, self.settings.steps)
+
+    @property
+    def every(self) -> int:
+        """Steps from one measurement to the next."""
+        return self.settings.measure_every or min(20_480, -(-self.settings.steps // 50))
 
     def experiment(self) -> Experiment:
         """It, at its beginning."""
@@ -142,7 +149,14 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     }
     if settings.env not in ("Ant", "SlipperyAnt"):
         of_methods.setdefault("first_fan_in", [0])  # the profile's is Ant's
-    return Plan(settings, AGENTS.lines(settings.method, settings.profile, of_methods), list(command))
+    lines = AGENTS.lines(settings.method, settings.profile, of_methods)
+    for line in lines:
+        if line.method.buffer > settings.steps:
+            raise kl.Error(
+                f"--buffer must be at most --steps for anything to be learned, got {line.method.buffer} "
+                f"and {settings.steps}"
+            )
+    return Plan(settings, lines, list(command))
 
 
 def planned(folder: str | Path, changed: Mapping[str, Any]) -> Plan:
@@ -178,7 +192,7 @@ class Experiment:
 
     def _first(self, stretch: int) -> int:
         """The step that a stretch begins with."""
-        return min(stretch * self.settings.measure_every, self.settings.steps)
+        return min(stretch * self.plan.every, self.settings.steps)
 
     def progress(self) -> Progress:
         settings, record, lines = self.settings, self.record, len(self.parts)
@@ -188,7 +202,7 @@ class Experiment:
 
     def run(self, folder: Folder, session: Session) -> None:
         """Everything that is left to do."""
-        stretches = -(-self.settings.steps // self.settings.measure_every)
+        stretches = -(-self.settings.steps // self.plan.every)
         with ExitStack() as left:
             for part in self.parts:
                 left.callback(part.world.close)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from klopf._core import Error
 from klopf.experiments.drawing import (
     FAINT,
     FEW,
@@ -41,14 +42,18 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
     width = bin or max(1, round(rows / POINTS))
     panels = [panel for panel in _PANELS if any(has(look, panel[0]) for look in looks)]
     labels = [look.label for look in looks]
-    published = published and any(_published("ant_return", look, steps) for look in looks)
     if published:
+        if not any(_published("ant_return", look, steps) for look in looks):
+            raise Error("--published: the curves are of Ant, and begin at 3 million steps")
         labels.append(f"published ({curves()['runs']} runs, an earlier Ant)")
     above = header_height(labels)  # all heights in inches
     height = above + 3.15 + (2.6 if panels else 0.0)
     figure = Figure(figsize=(10.0, height), facecolor="white")
-    remark = f"means over {int(looks[0].line.at[0]) * width:,} steps"
-    header(figure, "Return, as agents go on learning", looks, labels, interval, remark)
+    worlds = sorted({str(look.line.experiment.get("env")) for look in looks})
+    remark = f"means over {width} measurement{'s' if width > 1 else ''}"
+    header(
+        figure, f"Return on {', '.join(worlds)}, as agents go on learning", looks, labels, interval, remark
+    )
     grid = figure.add_gridspec(
         1 + bool(panels),
         1,
@@ -89,7 +94,8 @@ def _finish(axes: Axes, kind: str, looks: list[Look], steps: int, published: boo
         for look in looks:
             points = _published(kind, look, steps)
             axes.plot(list(points), list(points.values()), **marks(look.colour), zorder=4)
-    unit, name = (1e6, "million steps") if steps >= 1_000_000 else (1e3, "thousand steps")
+    units = ((1e6, "million steps"), (1e3, "thousand steps"), (1.0, "steps"))
+    unit, name = next((one for one in units if steps >= one[0]), units[-1])
     axes.set_xlim(0, steps * 1.01)
     axes.set_xlabel(name)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))

@@ -80,5 +80,8 @@ class Record:
             raise kl.Error(f"{path} is not the checkpoint of an experiment: {error} is missing") from error
         self.carried = checkpoint.within(arrays, "carried/")
         for index, part in enumerate(parts):
-            part.load_state(checkpoint.within(arrays, f"line{index}/"))
+            try:
+                part.load_state(checkpoint.within(arrays, f"line{index}/"))
+            except kl.Error as error:
+                raise kl.Error(f"{path} does not belong to the settings beside it: {error}") from None
         checkpoint.warn_of_other_arithmetic(path, before, arithmetic)

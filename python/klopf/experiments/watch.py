@@ -52,7 +52,7 @@ def watch(asked: Watching) -> tuple[Path, float, int]:
     labels = [line.label for line in plan.lines]
     label = asked.line or labels[-1]
     if label not in labels:
-        raise Error(f"{option_of('line')} must be one of {', '.join(labels)}, got {label}")
+        raise Error(f"{option_of('line')} must be one of {'; '.join(labels)}, got {label}")
     if asked.run >= plan.settings.runs:
         raise Error(f"{option_of('run')} must be below {plan.settings.runs}, got {asked.run}")
     arrays, _ = checkpoint.read(Path(asked.watch) / CHECKPOINT)
