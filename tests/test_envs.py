@@ -158,6 +158,10 @@ def test_what_does_not_fit() -> None:
         made("SlipperyAnt", friction_of="sky")
     with pytest.raises(kl.Error, match=r"^\[Ant\] friction_of needs friction_every, or klopf/SlipperyAnt"):
         made("Ant", friction_of="all")
+    with pytest.raises(kl.Error, match=r"friction_range must be two rising numbers above 0, got \(2, 0.1\)"):
+        made("SlipperyAnt", friction_range=(2, 0.1))
+    with pytest.raises(kl.Error, match=r"^\[Ant\] threads must be at least 0, got -1$"):
+        made("Ant", threads=-1)
     envs = made("Hopper")
     with pytest.raises(
         kl.Error, match=r"^\[reset\] seed must be one number or 4, one for each environment, got 2$"

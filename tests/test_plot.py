@@ -10,8 +10,9 @@ import pytest
 
 import klopf as kl
 from experiments import made_up
-from klopf.experiments import walk
+from klopf.experiments import figure_ant, walk
 from klopf.experiments.agents import AGENTS, KINDS
+from klopf.experiments.drawing import looks_of
 from klopf.experiments.imagenet import MEASURED
 from klopf.experiments.methods import METHODS
 from klopf.experiments.plot import plot
@@ -165,3 +166,14 @@ def test_agents(tmp_path: Path) -> None:
     images = made_up(tmp_path / "b", ["bp"], 3, 2)
     with pytest.raises(kl.Error, match="expected folders of one kind of experiment, got counts of"):
         plot([folder, images], tmp_path / "x.png")
+
+
+def test_returns_of_runs_whose_episodes_are_long(tmp_path: Path) -> None:
+    """The latest one counts until there is another; not after a failure."""
+    folder = walked(tmp_path / "a", ["ppo"], 4, 2)
+    (line,) = read_results(folder)
+    line.values["return"][:] = [[1, np.nan, 2, np.nan], [np.nan, 5, np.nan, np.nan]]
+    line.values["failed"][1, 3] = 1
+    (look,) = looks_of([("a", line)])
+    expected = [[1, 1, 2, 2], [np.nan, 5, 5, np.nan]]
+    np.testing.assert_array_equal(figure_ant._latest_returns(look), expected)

@@ -56,9 +56,17 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         for option, given in (("friction_range", friction_range), ("friction_of", friction_of)):
             if friction_every is None and given is not None:
                 raise Error(f"[{type(task).__name__}] {option} needs friction_every, or klopf/SlipperyAnt-v0")
-        for name, value, least in (("num_envs", num_envs, 1), ("max_episode_steps", max_episode_steps, 1)):
+        numbers = (
+            ("num_envs", num_envs, 1),
+            ("max_episode_steps", max_episode_steps, 1),
+            ("threads", threads, 0),
+        )
+        for name, value, least in numbers:
             if value < least:
                 raise Error(f"[{type(task).__name__}] {name} must be at least {least}, got {value}")
+        if friction_range is not None and not 0 < friction_range[0] <= friction_range[1] < np.inf:
+            limits = f"friction_range must be two rising numbers above 0, got {friction_range}"
+            raise Error(f"[{type(task).__name__}] {limits}")
         self.task, self.num_envs = task, num_envs
         self._limit = max_episode_steps
         model = mujoco.MjModel.from_xml_path(expand_model_path(task.xml))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from klopf._core import Error
 from klopf.experiments.drawing import (
@@ -66,7 +67,7 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
     )
     axes = figure.add_subplot(grid[0])
     for look in looks:
-        draw(axes, look, *binned_interval(look, look.line.values["return"], width, interval))
+        draw(axes, look, *binned_interval(look, _latest_returns(look), width, interval))
     _mark_frictions(axes, looks)
     axes.set_ylabel("return of an episode")
     _finish(axes, "ant_return", looks, steps, published)
@@ -77,6 +78,16 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
 
         units_panels(figure, grid[1], looks, panels, width, interval, finish)
     return figure
+
+
+def _latest_returns(look: Look) -> NDArray[np.float64]:
+    """[R, T]: where no episode ended, the return before, so that a mean is of the same runs everywhere."""
+    returns: NDArray[np.float64] = look.line.values["return"].copy()
+    failed = look.line.values["failed"] != 0
+    for at in range(1, returns.shape[1]):
+        missing = np.isnan(returns[:, at]) & ~failed[:, at]
+        returns[missing, at] = returns[missing, at - 1]
+    return returns
 
 
 def _published(kind: str, look: Look, steps: int) -> dict[float, float]:

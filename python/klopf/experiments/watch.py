@@ -96,7 +96,11 @@ def _made(settings: Any, asked: Watching) -> tuple[Any, Callable[[], Any]]:
 
     def picture() -> Any:
         if not renderers:
-            renderers.append(mujoco.Renderer(model, asked.height, asked.width))
+            try:
+                renderers.append(mujoco.Renderer(model, asked.height, asked.width))
+            except Exception as error:  # as below
+                hint = "MUJOCO_GL=egl or MUJOCO_GL=osmesa chooses what renders"
+                raise Error(f"[watch] no picture could be made: {error}; {hint}") from error
         renderers[0].update_scene(data, camera)
         return renderers[0].render()
 
@@ -144,11 +148,10 @@ def _episode(
 def _pixels(picture: Callable[[], Any]) -> NDArray[np.uint8]:
     try:
         return np.array(picture(), dtype=np.uint8)
+    except Error:
+        raise
     except Exception as error:  # whatever OpenGL, or what stands for it, says
-        raise Error(
-            f"[watch] no picture could be made ({error}); "
-            "MUJOCO_GL=egl or MUJOCO_GL=osmesa chooses what renders MuJoCo"
-        ) from error
+        raise Error(f"[watch] no picture could be made: {error}") from error
 
 
 def _encoded(frames: list[NDArray[np.uint8]], suffix: str, fps: float) -> bytes:
