@@ -231,10 +231,9 @@ def test_an_environment_that_gives_nan(capsys: pytest.CaptureFixture[str]) -> No
         (["--steps", "5.5"], "--steps: expected a whole number of at least 1, got '5.5'"),
         (["--discount", "1.5"], "[ppo] discount must be in [0, 1], got 1.5"),
         (["--resume", "nowhere"], "klopf: nowhere is no results folder"),
-        (
-            ["--steps", "100"],
-            "klopf: --buffer must be at most --steps for anything to be learned, got 2048 and",
-        ),
+        (["--steps", "100"], "klopf: --buffer must be at most --steps, got 2048 and 100"),
+        (["--minibatch", "4096"], "klopf: --minibatch must be at most --buffer, got 4096 and 2048"),
+        (["--out", ""], "klopf ant: --out: expected a word, got ''"),
         (["--run", "5"], "klopf: --run is an option of --watch FOLDER; did you mean --runs?"),
     ],
 )
@@ -248,11 +247,31 @@ def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[
     assert not Path("results").exists() or not list(Path("results").glob("ant*/settings.json"))
 
 
-def test_steps_may_be_written_short() -> None:
-    assert (
-        main(["ant", "--env", "CartPole-v1", "--method", "ppo", *TINY, "--steps", "2e2", "--out", "out"]) == 0
-    )
+def test_steps_may_be_written_short(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ant", "--env", "Hopper", "--method", "ppo", *TINY, "--steps", "2e2", "--out", "out"]
+    assert main(words) == 0
     assert pd.read_csv("out/results.csv")["step"].max() == 200
+    capsys.readouterr()
+
+    # A second time there is nothing to do, and settings edited by hand are refused.
+    assert main(["ant", "--resume", "out", "--no-quiet", "--no-figure"]) == 0
+    assert capsys.readouterr().err == "out was finished: nothing is left to do\n"
+    path = Path("out/settings.json")
+    settings = json.loads(path.read_text())
+    for edited, message in (
+        ({"lines": []}, "klopf: expected the settings of an experiment in out/settings.json"),
+        (
+            {"settings": {**settings["settings"], "steps": "x"}},
+            "steps: expected a whole number of at least 1",
+        ),
+        ({"table": {"measured": 3}}, "klopf: expected a table in out/settings.json"),
+        ({"lines": [{"label": "a", "method": "b"}]}, "klopf: out is not the results folder of this"),
+    ):
+        path.write_text(json.dumps(settings | edited))
+        command = ["plot", "out"] if "table" in edited else ["ant", "--resume", "out"]
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
 
 
 def finished(process: subprocess.Popen[str]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pytest
 
-from klopf.experiments.settings import Parser, option, options, suggestion, written
+from klopf.experiments.settings import Parser, option, options, restored, suggestion, written
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,30 @@ def test_values_are_written_as_they_are_typed() -> None:
     ]
     assert suggestion("imagnet", ["imagenet", "demo"]) == "; did you mean imagenet?"
     assert suggestion("zzz", ["imagenet"]) == ""
+
+
+def test_settings_come_back_from_a_file() -> None:
+    saved = {**asdict(Example(channels=(5,), size=3)), "channels": [5]}
+    assert restored(Example, saved) == Example(channels=(5,), size=3)
+    assert restored(Example, {}) == Example()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("runs", "x", "runs: expected a whole number of at least 1, got 'x'"),
+        ("runs", 1.5, "runs: expected a whole number of at least 1, got '1.5'"),
+        ("runs", True, "runs: expected a whole number of at least 1, got 'True'"),
+        ("runs", None, "runs: expected a whole number of at least 1, got 'None'"),
+        ("runs", [1], "runs: expected no list"),
+        ("channels", 3, "channels: expected a list"),
+        ("channels", [3, 0], "channels: expected a whole number of at least 1, got '0'"),
+        ("split", "runs", "split: expected one of fixed, run, got 'runs'"),
+        ("figure", 1, "figure: expected yes or no, got '1'"),
+        ("step_size", float("nan"), "step_size: expected a number above 0, got 'nan'"),
+    ],
+)
+def test_a_file_edited_by_hand(name: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError) as stopped:
+        restored(Example, {name: value})
+    assert str(stopped.value) == message

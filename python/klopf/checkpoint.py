@@ -71,6 +71,20 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, 
     return arrays, described
 
 
+def read_saved(
+    path: str | PathLike[str], format: str, what: str
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The same, of a description whose format is this one.
+
+    Raises:
+        klopf.Error: as `read`; the file holds something else than `what`.
+    """
+    arrays, described = read(path)
+    if described.get("format") != format:
+        raise Error(f"[load] {path} is not {what} saved by klopf")
+    return arrays, described
+
+
 def within(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     """Those whose names begin so, without it."""
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

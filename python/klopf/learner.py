@@ -84,9 +84,7 @@ class Learner(_core.Learner):
         Raises:
             klopf.Error: missing, truncated or corrupt file; a file of something else.
         """
-        arrays, settings = checkpoint.read(path)
-        if settings.get("format") != _FORMAT:
-            raise _core.Error(f"[load] {path} is not a learner saved by klopf")
+        arrays, settings = checkpoint.read_saved(path, _FORMAT, "a learner")
         net = made_network(settings["network"], device, precision)
         saved = [made(rule) for rule in settings["rules"]]
         learner = cls(

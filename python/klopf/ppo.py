@@ -78,9 +78,7 @@ class PPO(_core.PPO):
         Raises:
             klopf.Error: missing, truncated or corrupt file; a file of something else.
         """
-        arrays, settings = checkpoint.read(path)
-        if settings.get("format") != _FORMAT:
-            raise _core.Error(f"[load] {path} is not a PPO agent saved by klopf")
+        arrays, settings = checkpoint.read_saved(path, _FORMAT, "a PPO agent")
         policy, value = (made_network(settings[name], device, precision) for name in ("policy", "value"))
         agent = cls(
             policy,

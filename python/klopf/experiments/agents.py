@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import klopf as kl
 from klopf.experiments.lines import Methods
+from klopf.experiments.replacing import Replacing
 from klopf.experiments.settings import option
 
 TRUNCATIONS = ("bootstrap", "terminal")
@@ -142,30 +143,16 @@ class PpoL2(PpoTunedAdam):
 
 
 @dataclass(frozen=True)
-class ContinualPpo(PpoL2):
+class ContinualPpo(Replacing, PpoL2):
     """PPO whose mature units of least utility are replaced by new ones, a few at a time, in both networks."""
 
     name: ClassVar[str] = "continual-ppo"
 
-    replacement_rate: float = option(1e-4, "share of the counted units replaced at each update", minimum=0)
-    utility: str = option("contribution", "utility of a unit", choices=kl.utilities)
-    utility_decay: float = option(0.99, "decay of the running averages of utility and activity", minimum=0)
-    maturity: int = option(10_000, "age in updates up to which a unit is protected", minimum=0)
-    count_mode: str = option(
-        "accumulate", "how fractions of a unit are rounded", choices=("accumulate", "bernoulli")
-    )
-    reset_optimizer_state: bool = option(True, "whether a new unit's weights begin with fresh moments")
+    replacement_rate: float = option(1e-4, "share of the counted units replaced at each step", minimum=0)
+    maturity: int = option(10_000, "age in steps of learning up to which a unit is protected", minimum=0)
 
     def rules(self) -> list[Any]:
-        rule = kl.ContinualBackprop(
-            replacement_rate=self.replacement_rate,
-            utility=self.utility,
-            utility_decay=self.utility_decay,
-            maturity=self.maturity,
-            count_mode=self.count_mode,
-            reset_optimizer_state=self.reset_optimizer_state,
-        )
-        return [rule]
+        return [self.replacement()]
 
 
 @dataclass(frozen=True)

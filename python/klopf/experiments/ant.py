@@ -11,26 +11,24 @@ Protocol: Dohare et al., "Loss of plasticity in deep continual learning", Nature
 from __future__ import annotations
 
 import dataclasses
-import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import klopf as kl
+from klopf.experiments import plan as plans
 from klopf.experiments.agents import AGENTS, KINDS, PROFILES, Ppo
 from klopf.experiments.lines import Line
-from klopf.experiments.place import Where
+from klopf.experiments.plan import Running
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
-from klopf.experiments.results import FIGURE, Folder, Table, read_settings
-from klopf.experiments.session import Session, carry_out
-from klopf.experiments.settings import Parser, frozen, option, option_of
+from klopf.experiments.results import Folder, Table
+from klopf.experiments.session import Session, carry_out, report
+from klopf.experiments.settings import option, option_of
 from klopf.experiments.statistics import mean
 from klopf.experiments.walk import MEASURED, Walk
 from klopf.experiments.watch import Watching, watch
@@ -40,7 +38,7 @@ FRICTION = ("friction_every", "friction_of")  # options of SlipperyAnt alone
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Running):
     """PPO in MuJoCo; the defaults are the published experiment."""
 
     method: tuple[str, ...] = option(("ppo", "continual-ppo"), "methods, one line each", choices=tuple(KINDS))
@@ -48,10 +46,6 @@ class Settings:
 
     env: str = option("Ant", "Ant, SlipperyAnt, Hopper, Walker2d, HalfCheetah, or an id that Gymnasium knows")
     steps: int = option(50_000_000, "steps of every run", minimum=1)
-    runs: int = option(
-        30, "independent runs, each with its own environment and weights", minimum=1, maximum=100_000
-    )
-    seed: int = option(0, "seed of the first run; the others count on from it", minimum=0)
     friction_every: int | None = option(
         None, "steps after which SlipperyAnt's friction changes (default: 2000000)", minimum=1
     )
@@ -66,28 +60,9 @@ class Settings:
         1000, "latest observations that units are measured on, at most a buffer of them", minimum=2
     )
 
-    checkpoint_every: float = option(60.0, "seconds between checkpoints", above=0)
-    threads: int = option(0, "threads; 0: KLOPF_NUM_THREADS, or one a core", minimum=0)
-    device: str = option("cpu", "where the networks live, see `klopf info`")
-    precision: str = option(
-        "float32", "of dense products; tf32 for a GPU's tensor cores", choices=("float32", "tf32")
-    )
-    figure: bool = option(True, "draw the figure at the end")
-    quiet: bool = option(False, "show no progress")
 
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides the results."""
-
-    settings: Settings
-    lines: list[Line[Ppo]]
-    command: list[str]
-
-    @property
-    def seeds(self) -> list[int]:
-        """One seed a run."""
-        return [self.settings.seed + run for run in range(self.settings.runs)]
+class Plan(plans.Plan[Settings, Ppo]):
+    name, kind, methods = "ant", Settings, AGENTS
 
     @property
     def table(self) -> Table:
@@ -100,32 +75,12 @@ class Plan:
         return self.settings.measure_every or min(20_480, -(-self.settings.steps // 50))
 
     def experiment(self) -> Experiment:
-        """It, at its beginning."""
         return Experiment(self)
 
-    def describe(self) -> dict[str, Any]:
-        """What settings.json holds; `planned` reads it back."""
-        return {
-            "experiment": "ant",
-            "command": shlex.join(["klopf", *self.command]),
-            "settings": dataclasses.asdict(self.settings),
-            "lines": [line.describe() for line in self.lines],
-            "seeds": self.seeds,
-            "table": self.table.describe(),
-            "versions": {
-                "klopf": kl.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-                **_simulators(),
-            },
-            "isa": kl.isa(),
-        }
+    def packages(self) -> dict[str, str]:
+        from klopf.envs.needed import gymnasium, mujoco
 
-
-def _simulators() -> dict[str, str]:
-    from klopf.envs.needed import gymnasium, mujoco
-
-    return {"gymnasium": gymnasium.__version__, "mujoco": mujoco.__version__}
+        return {"gymnasium": gymnasium.__version__, "mujoco": mujoco.__version__}
 
 
 def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
@@ -134,8 +89,7 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     command: the words of the command line, for the settings file.  Raises kl.Error where options do not fit
     together.
     """
-    names = {field.name for field in dataclasses.fields(Settings)}
-    settings = Settings(**{name: frozen(value) for name, value in given.items() if name in names})
+    settings, of_methods = Plan.sort_out(given)
     short = settings.env.removeprefix("klopf/").removesuffix("-v0")
     if settings.env == f"klopf/{short}-v0":  # by its name at Gymnasium
         settings = dataclasses.replace(settings, env=short)
@@ -143,32 +97,17 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
         for name in FRICTION:
             if getattr(settings, name) is not None:
                 raise kl.Error(f"{option_of(name)} is an option of SlipperyAnt, got --env {settings.env}")
-    whole = {name for name, one in AGENTS.options().items() if one.several}  # several numbers, one value
-    of_methods = {
-        name: [tuple(value)] if name in whole else value for name, value in given.items() if name not in names
-    }
     if settings.env not in ("Ant", "SlipperyAnt"):
         of_methods.setdefault("first_fan_in", [0])  # the profile's is Ant's
     lines = AGENTS.lines(settings.method, settings.profile, of_methods)
     for line in lines:
-        if line.method.buffer > settings.steps:
-            raise kl.Error(
-                f"--buffer must be at most --steps for anything to be learned, got {line.method.buffer} "
-                f"and {settings.steps}"
-            )
+        limits = {"minibatch": "buffer", "buffer": "steps"}  # or nothing would be learned from
+        sizes = {**dataclasses.asdict(line.method), "steps": settings.steps}
+        for small, large in limits.items():
+            if sizes[small] > sizes[large]:
+                given_sizes = f"{sizes[small]} and {sizes[large]}"
+                raise kl.Error(f"{option_of(small)} must be at most {option_of(large)}, got {given_sizes}")
     return Plan(settings, lines, list(command))
-
-
-def planned(folder: str | Path, changed: Mapping[str, Any]) -> Plan:
-    """The plan of a results folder.  changed: options of `place.OPERATIONAL` that are to differ this time."""
-    described = read_settings(folder)
-    try:
-        settings = Settings(**{name: frozen(value) for name, value in described["settings"].items()})
-        chosen = [AGENTS.line_of(line) for line in described["lines"]]
-        command = shlex.split(described["command"])[1:]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
-    return Plan(dataclasses.replace(settings, **changed), chosen, command)
 
 
 # --- the experiment -----------------------------------------------------------------------------------------
@@ -274,16 +213,8 @@ def _watch(given: dict[str, Any]) -> None:
 
 def command(arguments: Sequence[str]) -> None:
     """`klopf ant`."""
-    parser = Parser("klopf ant", "PPO in MuJoCo: agents that learn to walk, for longer than PPO can.")
-    parser.add_settings(Where)
-    parser.add_settings(Settings)
-    parser.add_settings(Watching)
-    group = parser.add_argument_group("settings of the methods (with several values: one line each)")
-    for asked in AGENTS.options().values():
-        parser.add_option(group, asked, AGENTS.defaults_text(asked.name), several=not asked.several or None)
+    parser = Plan.parser("PPO in MuJoCo: agents that learn to walk, for longer than PPO can.", Watching)
     given = parser.parse(arguments)
     if any(field.name in given for field in dataclasses.fields(Watching)):
         return _watch(given)
-    path = carry_out("ant", given, arguments, plan, planned)
-    figure = (Path(path) / f"{FIGURE}.png").exists()
-    print(f"results{' and figure' if figure else ''} in {path}")
+    print(report(carry_out(Plan.name, given, arguments, plan, Plan.read)))

@@ -68,7 +68,7 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_settings(Where)
     parser.add_settings(Settings)
     given = parser.parse(arguments)
-    path = carry_out("demo", given, arguments, _plan, imagenet.planned)
+    path = carry_out("demo", given, arguments, _plan, imagenet.Plan.read)
     print(table(read_results(path)))
     print(f"figure: {Path(path) / FIGURE}.png")
 

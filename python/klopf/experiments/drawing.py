@@ -108,13 +108,34 @@ def legend_columns(labels: Sequence[str]) -> int:
     return max(1, room // (max(len(label) for label in labels) + around))
 
 
-def header_height(labels: Sequence[str]) -> float:
-    """Of title, subtitle and legend, in inches."""
-    return 0.8 + 0.2 * -(-len(labels) // legend_columns(labels))
+def frame(
+    title: str, remark: str, looks: list[Look], labels: list[str], interval: str, below: bool
+) -> tuple[Figure, Any]:
+    """A figure with its title and legend, and the place for one panel, or for two rows of them.
+
+    labels: one more than looks where published points are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    above = 0.8 + 0.2 * -(-len(labels) // legend_columns(labels))  # title and legend; all in inches
+    height = above + 3.15 + (2.6 if below else 0.0)
+    figure = Figure(figsize=(10.0, height), facecolor="white")
+    _header(figure, title, looks, labels, interval, remark)
+    grid = figure.add_gridspec(
+        1 + below,
+        1,
+        height_ratios=[1.35, 1][: 1 + below],
+        left=0.075,
+        right=0.985,
+        bottom=0.48 / height,
+        top=1 - (above + 0.22) / height,
+        hspace=0.42,
+    )
+    return figure, grid
 
 
-def header(
-    figure: Figure, title: str, looks: list[Look], labels: list[str], interval: str, remark: str = ""
+def _header(
+    figure: Figure, title: str, looks: list[Look], labels: list[str], interval: str, remark: str
 ) -> None:
     """Title, the number of runs, and one legend for all panels; a label more than looks is of what was
     published."""
@@ -126,7 +147,7 @@ def header(
     said = f"mean of {count}, shaded: {shade}" if runs[-1] > 1 else "a single run"
     said += f"; {remark}" if remark else ""
     height = figure.get_figheight()
-    left, top = 0.065, 1 - 0.16 / height
+    left, top = 0.075, 1 - 0.16 / height
     figure.text(left, top, title, fontsize=12.5, weight="bold", color=INK, va="top")
     figure.text(left, top - 0.27 / height, said, fontsize=9, color=FAINT, va="top")
     handles = [

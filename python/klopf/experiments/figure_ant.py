@@ -14,9 +14,8 @@ from klopf.experiments.drawing import (
     Look,
     binned_interval,
     draw,
+    frame,
     has,
-    header,
-    header_height,
     marks,
     units_panels,
 )
@@ -36,8 +35,6 @@ _PANELS = (
 
 def ant_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
     """looks: lines of one or several results."""
-    from matplotlib.figure import Figure
-
     rows = max(len(look.line.at) for look in looks)
     steps = max(int(look.line.at[-1]) for look in looks)
     width = bin or max(1, round(rows / POINTS))
@@ -47,24 +44,10 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
         if not any(_published("ant_return", look, steps) for look in looks):
             raise Error("--published: the curves are of Ant, and begin at 3 million steps")
         labels.append(f"published ({curves()['runs']} runs, an earlier Ant)")
-    above = header_height(labels)  # all heights in inches
-    height = above + 3.15 + (2.6 if panels else 0.0)
-    figure = Figure(figsize=(10.0, height), facecolor="white")
     worlds = sorted({str(look.line.experiment.get("env")) for look in looks})
+    title = f"Return on {', '.join(worlds)}, as agents go on learning"
     remark = f"means over {width} measurement{'s' if width > 1 else ''}"
-    header(
-        figure, f"Return on {', '.join(worlds)}, as agents go on learning", looks, labels, interval, remark
-    )
-    grid = figure.add_gridspec(
-        1 + bool(panels),
-        1,
-        height_ratios=[1.35, 1][: 1 + bool(panels)],
-        left=0.075,
-        right=0.985,
-        bottom=0.48 / height,
-        top=1 - (above + 0.22) / height,
-        hspace=0.42,
-    )
+    figure, grid = frame(title, remark, looks, labels, interval, bool(panels))
     axes = figure.add_subplot(grid[0])
     for look in looks:
         draw(axes, look, *binned_interval(look, _latest_returns(look), width, interval))

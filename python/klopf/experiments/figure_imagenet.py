@@ -10,9 +10,8 @@ from klopf.experiments.drawing import (
     Look,
     binned_interval,
     draw,
+    frame,
     has,
-    header,
-    header_height,
     level_line,
     marks,
     units_panels,
@@ -30,31 +29,17 @@ PUBLISHED_BIN = 50
 
 def imagenet_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
     """looks: lines of one or several results."""
-    from matplotlib.figure import Figure
-
     tasks = max(look.line.values["accuracy"].shape[1] for look in looks)
     width = bin or _bin_width(tasks)
     panels = [panel for panel in _UNIT_PANELS if any(_has_units(look, panel[0]) for look in looks)]
     labels = [look.label for look in looks] + ([f"published ({curves()['runs']} runs)"] if published else [])
-    above = header_height(labels)  # all heights in inches
-    height = above + 3.15 + (2.6 if panels else 0.0)
-    figure = Figure(figsize=(10.0, height), facecolor="white")
     remark = (
         f"beyond the first {FIRST_TASKS} tasks in bins of {width}"
         if width > 1 and tasks > FIRST_TASKS
         else ""
     )
-    header(figure, "Accuracy on each new task of the stream", looks, labels, interval, remark)
-    grid = figure.add_gridspec(
-        1 + bool(panels),
-        1,
-        height_ratios=[1.35, 1][: 1 + bool(panels)],
-        left=0.065,
-        right=0.985,
-        bottom=0.48 / height,
-        top=1 - (above + 0.22) / height,
-        hspace=0.42,
-    )
+    title = "Accuracy on each new task of the stream"
+    figure, grid = frame(title, remark, looks, labels, interval, bool(panels))
     long = tasks > FIRST_TASKS
     accuracy = grid[0].subgridspec(1, 1 + long, width_ratios=[1, 2.1][: 1 + long], wspace=0.06)
     first = figure.add_subplot(accuracy[0])

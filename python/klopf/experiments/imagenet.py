@@ -12,11 +12,8 @@ Protocol: Dohare et al., "Loss of plasticity in deep continual learning", Nature
 from __future__ import annotations
 
 import dataclasses
-import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +22,15 @@ from numpy.typing import NDArray
 import klopf as kl
 from klopf import metrics
 from klopf.data.source import ImageSource, open_source
+from klopf.experiments import plan as plans
 from klopf.experiments.lines import Line
 from klopf.experiments.methods import IMAGE_METHODS, METHODS, PROFILES, Backprop, NetworkSize
-from klopf.experiments.place import Where
+from klopf.experiments.plan import Running
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
-from klopf.experiments.results import FIGURE, Folder, Table, read_settings
-from klopf.experiments.session import Session, carry_out
-from klopf.experiments.settings import Parser, frozen, option
+from klopf.experiments.results import Folder, Table
+from klopf.experiments.session import Session, carry_out, report
+from klopf.experiments.settings import option
 from klopf.experiments.statistics import mean
 from klopf.experiments.stream import SPLITS, Task, TaskStream, probe_images
 
@@ -40,7 +38,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Running):
     """Continual ImageNet; the defaults are the published experiment."""
 
     method: tuple[str, ...] = option(("bp", "cbp"), "methods, one line each", choices=tuple(METHODS))
@@ -52,10 +50,6 @@ class Settings:
     data_seed: int | None = option(None, "chooses the world of synthetic classes (default: 0)", minimum=0)
 
     tasks: int = option(2000, "tasks of the stream", minimum=1)
-    runs: int = option(
-        30, "independent runs, each with its own stream and weights", minimum=1, maximum=100_000
-    )
-    seed: int = option(0, "seed of the first run; the others count on from it", minimum=0)
     epochs: int = option(250, "passes over the training images of a task", minimum=1)
     batch_size: int = option(100, "images of a minibatch", minimum=1)
     classes_per_task: int = option(2, "classes told apart in a task", minimum=2)
@@ -70,15 +64,6 @@ class Settings:
     metrics_every: int = option(1, "tasks from one measurement of the units to the next", minimum=1)
     probe_images: int = option(1000, "images that units are measured on", minimum=1)
 
-    checkpoint_every: float = option(60.0, "seconds between checkpoints", above=0)
-    threads: int = option(0, "threads; 0: KLOPF_NUM_THREADS, or one a core", minimum=0)
-    device: str = option("cpu", "where the networks live, see `klopf info`")
-    precision: str = option(
-        "float32", "of dense products; tf32 for a GPU's tensor cores", choices=("float32", "tf32")
-    )
-    figure: bool = option(True, "draw the figure at the end")
-    quiet: bool = option(False, "show no progress")
-
 
 MEASURED = (
     "accuracy",  # share of the test images that are classified correctly, at the end of the task
@@ -92,18 +77,10 @@ MEASURED = (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that decides the results."""
+class Plan(plans.Plan[Settings, Backprop]):
+    name, kind, methods = "imagenet", Settings, IMAGE_METHODS
 
-    settings: Settings
-    lines: list[Line[Backprop]]
     source: ImageSource
-    command: list[str]
-
-    @property
-    def seeds(self) -> list[int]:
-        """One seed a run."""
-        return [self.settings.seed + run for run in range(self.settings.runs)]
 
     @property
     def table(self) -> Table:
@@ -111,26 +88,14 @@ class Plan:
         return Table(MEASURED)
 
     def experiment(self) -> Experiment:
-        """It, at its beginning."""
         return Experiment(self)
 
-    def describe(self) -> dict[str, Any]:
-        """What settings.json holds; `planned` reads it back."""
-        return {
-            "experiment": "imagenet",
-            "command": shlex.join(["klopf", *self.command]),
-            "settings": dataclasses.asdict(self.settings),
-            "lines": [line.describe() for line in self.lines],
-            "seeds": self.seeds,
-            "table": self.table.describe(),
-            "data": self.source.describe(),
-            "versions": {
-                "klopf": kl.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "isa": kl.isa(),
-        }
+    def more(self) -> dict[str, Any]:
+        return {"data": self.source.describe()}
+
+    @classmethod
+    def rest(cls, described: Mapping[str, Any]) -> dict[str, Any]:
+        return {"source": open_source(described["data"])}
 
 
 def plan(
@@ -141,26 +106,12 @@ def plan(
     command: the words of the command line, for the settings file.  chosen: the lines, where they do not
     follow from the options.  Raises kl.Error where options do not fit together.
     """
-    names = {field.name for field in dataclasses.fields(Settings)}
-    settings = Settings(**{name: frozen(value) for name, value in given.items() if name in names})
-    of_methods = {name: value for name, value in given.items() if name not in names}
+    settings, of_methods = Plan.sort_out(given)
     if chosen is None:
         chosen = IMAGE_METHODS.lines(settings.method, settings.profile, of_methods)
     else:
         settings = dataclasses.replace(settings, method=tuple(line.method.name for line in chosen))
-    return Plan(settings, list(chosen), _source(settings), list(command))
-
-
-def planned(folder: str | Path, changed: Mapping[str, Any]) -> Plan:
-    """The plan of a results folder.  changed: options of `OPERATIONAL` that are to differ this time."""
-    described = read_settings(folder)
-    try:
-        settings = Settings(**{name: frozen(value) for name, value in described["settings"].items()})
-        chosen = [IMAGE_METHODS.line_of(line) for line in described["lines"]]
-        command = shlex.split(described["command"])[1:]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
-    return Plan(dataclasses.replace(settings, **changed), chosen, open_source(described["data"]), command)
+    return Plan(settings, list(chosen), list(command), _source(settings))
 
 
 def _source(settings: Settings) -> ImageSource:
@@ -293,15 +244,6 @@ def _said(values: Values) -> dict[str, str]:
 
 def command(arguments: Sequence[str]) -> None:
     """`klopf imagenet`."""
-    parser = Parser(
-        "klopf imagenet", "Continual ImageNet: how well do networks still learn the latest of many tasks?"
-    )
-    parser.add_settings(Where)
-    parser.add_settings(Settings)
-    group = parser.add_argument_group("settings of the methods (with several values: one line each)")
-    for asked in IMAGE_METHODS.options().values():
-        parser.add_option(group, asked, IMAGE_METHODS.defaults_text(asked.name), several=True)
+    parser = Plan.parser("Continual ImageNet: how well do networks still learn the latest of many tasks?")
     given = parser.parse(arguments)
-    path = carry_out("imagenet", given, arguments, plan, planned)
-    figure = (Path(path) / f"{FIGURE}.png").exists()
-    print(f"results{' and figure' if figure else ''} in {path}")
+    print(report(carry_out(Plan.name, given, arguments, plan, Plan.read)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from klopf._core import Error
-from klopf.experiments.settings import Option, frozen, option_of, options, written
+from klopf.experiments.settings import Option, option_of, options, restored, written
 
 Method = TypeVar("Method")
 
@@ -77,9 +77,9 @@ class Methods(Generic[Method]):
         return "; ".join(f"{profile}: {text}" for profile, text in parts.items())
 
     def line_of(self, described: Mapping[str, Any]) -> Line[Method]:
-        """The line that `Line.describe` wrote down."""
-        settings = {name: frozen(value) for name, value in described["settings"].items()}
-        return Line(described["label"], self.kinds[described["method"]](**settings), dict(described["swept"]))
+        """The line that `Line.describe` wrote down.  Raises as `restored` does."""
+        method = restored(self.kinds[described["method"]], described["settings"])
+        return Line(str(described["label"]), method, dict(described["swept"]))
 
     def lines(
         self, names: Sequence[str], profile: str, given: Mapping[str, Sequence[Any]]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import klopf as kl
 from klopf.experiments.lines import Methods
+from klopf.experiments.replacing import Replacing
 from klopf.experiments.settings import option
 
 
@@ -120,42 +121,27 @@ class ShrinkAndPerturb(L2):
 
 
 @dataclass(frozen=True)
-class ContinualBackprop(L2):
+class ContinualBackprop(Replacing, L2):
     """Continual backprop: mature units of least utility are replaced by new ones, a few at a time."""
 
     name: ClassVar[str] = "cbp"
 
-    replacement_rate: float = option(3e-4, "share of the counted units replaced at each step", minimum=0)
     utility: str = option("adaptable_contribution", "utility of a unit", choices=kl.utilities)
-    utility_decay: float = option(0.99, "decay of the running averages of utility and activity", minimum=0)
-    maturity: int = option(100, "age in steps up to which a unit is protected", minimum=0)
-    count_from: str = option(
-        "all", "units that the replacement rate is a share of", choices=("eligible", "all")
-    )
-    count_mode: str = option(
-        "accumulate", "how fractions of a unit are rounded", choices=("accumulate", "bernoulli")
-    )
+    reset_optimizer_state: bool = option(False, "whether a new unit's weights begin without momentum")
     transfer_mean_to_bias: bool = option(
         False, "whether the mean activity of a replaced unit moves into the biases that it fed"
     )
-    reset_optimizer_state: bool = option(False, "whether a new unit's weights begin without momentum")
     replacement_init: str = option(
         "pytorch", "how a new unit's weights are drawn", choices=("network", *kl.initialisers)
     )
 
     def rules(self) -> list[Any]:
-        rule = kl.ContinualBackprop(
-            replacement_rate=self.replacement_rate,
-            utility=self.utility,
-            utility_decay=self.utility_decay,
-            maturity=self.maturity,
-            count_from=self.count_from,
-            count_mode=self.count_mode,
-            transfer_mean_to_bias=self.transfer_mean_to_bias,
-            reset_optimizer_state=self.reset_optimizer_state,
-            init=None if self.replacement_init == "network" else self.replacement_init,
-        )
-        return [rule]
+        return [
+            self.replacement(
+                transfer_mean_to_bias=self.transfer_mean_to_bias,
+                init=None if self.replacement_init == "network" else self.replacement_init,
+            )
+        ]
 
 
 @dataclass(frozen=True)

@@ -189,21 +189,31 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """settings.json of a results folder; Error where it is missing or not what was written."""
     path = Path(folder) / SETTINGS
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Error(f"{folder} is no results folder: cannot read {path}: {reason(error)}") from error
     except ValueError as error:
         raise Error(f"expected JSON in {path}, got something else: {error}") from error
-    if not isinstance(settings, dict) or not {"settings", "lines", "seeds", "table"} <= set(settings):
+    whole = isinstance(settings, dict) and all(
+        isinstance(settings.get(name), kind) for name, kind in _PARTS.items()
+    )
+    if not whole or not settings["lines"] or not settings["seeds"]:
         raise Error(f"expected the settings of an experiment in {path}, got something else")
     return settings
+
+
+_PARTS = {"settings": dict, "lines": list, "seeds": list, "table": dict}
 
 
 def table_of(folder: str | os.PathLike[str], settings: dict[str, Any]) -> Table:
     """What its results are; Error where the settings do not say so."""
     try:
         described = dict(settings["table"])
-        return Table(tuple(described.pop("measured")), **described)
+        table = Table(tuple(described.pop("measured")), **described)
+        words, numbers = (*table.measured, table.counter), (table.every, table.last or 1)
+        if not all(isinstance(one, str) for one in words) or not all(isinstance(one, int) for one in numbers):
+            raise TypeError
+        return table
     except (KeyError, TypeError, ValueError) as error:
         raise Error(f"expected a table in {Path(folder) / SETTINGS}, got {settings['table']}") from error
 

@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import klopf as kl
 from klopf.experiments.place import resumable, taken_from
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Part, Record
-from klopf.experiments.results import CHECKPOINT, FIGURE, Folder, Table, free_folder
+from klopf.experiments.results import CHECKPOINT, FIGURE, Folder, free_folder
 from klopf.experiments.stop import Stopped, StopSignals
+
+if TYPE_CHECKING:
+    from klopf.experiments.plan import Plan
 
 SLICE_SECONDS = 1.0  # about how long training goes on before anything else is served
 
@@ -123,27 +126,8 @@ class Session:
         self._folder.write_timings({"seconds": seconds, "threads": kl.get_threads()})
 
 
-class Plan(Protocol):
-    """Everything that decides the results.  settings: have the fields of `place.OPERATIONAL`."""
-
-    @property
-    def settings(self) -> Any: ...
-    @property
-    def lines(self) -> Sequence[Any]: ...
-    @property
-    def seeds(self) -> list[int]: ...
-    @property
-    def table(self) -> Table: ...
-
-    def describe(self) -> dict[str, Any]:
-        """What settings.json holds."""
-
-    def experiment(self) -> Experiment:
-        """It, at its beginning."""
-
-
 def hold(
-    plan: Plan, path: str | Path, *, resume: bool = False, overwrite: bool = False, program: str
+    plan: Plan[Any, Any], path: str | Path, *, resume: bool = False, overwrite: bool = False, program: str
 ) -> None:
     """Do the experiment, or the rest of it, in the results folder `path`, and draw the figure.
 
@@ -171,12 +155,15 @@ def hold(
         with Session(
             folder, experiment, experiment.progress(), stop, program=program, checkpoint_every=every
         ) as session:
+            before = len(record.rows)
             try:
                 experiment.run(folder, session)
             except (kl.Error, MemoryError):
                 if not resume and not record.rows and record.done == 0:
                     folder.discard()  # so that the same command, mended, finds the folder free
                 raise
+            if len(record.rows) == before:
+                session.progress.note(f"{path} was finished: nothing is left to do")
     if settings.figure:
         from klopf.experiments.plot import plot
 
@@ -187,8 +174,8 @@ def carry_out(
     name: str,
     given: dict[str, Any],
     arguments: Sequence[str],
-    plan: Callable[[Mapping[str, Any], Sequence[str]], Plan],
-    planned: Callable[[str | Path, Mapping[str, Any]], Plan],
+    plan: Callable[[Mapping[str, Any], Sequence[str]], Plan[Any, Any]],
+    planned: Callable[[str, Mapping[str, Any]], Plan[Any, Any]],
 ) -> str:
     """The command of an experiment: begins it, or goes on; the results folder.
 
@@ -203,3 +190,9 @@ def carry_out(
     path = where.out or free_folder(f"results/{name}")
     hold(plan(given, [name, *arguments]), path, overwrite=where.overwrite, program=f"klopf {name}")
     return path
+
+
+def report(path: str) -> str:
+    """What a command says when it is done."""
+    figure = (Path(path) / f"{FIGURE}.png").exists()
+    return f"results{' and figure' if figure else ''} in {path}"

@@ -15,8 +15,10 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+Settings = TypeVar("Settings")
 
 MOST = 2**31 - 1  # the largest whole number that any option takes
 
@@ -109,38 +111,69 @@ def _whole(word: str) -> int:
 _READERS: dict[type, Callable[[str], Any]] = {bool: lambda word: _BOOLEANS[word.lower()], int: _whole}
 
 
-def _reader(asked: Option) -> Callable[[str], Any]:
-    """What turns a word of the command line into a value of the option, or says what was expected."""
+def _expected(asked: Option) -> str:
+    """In words."""
+    choices: tuple[str, ...] = asked.metadata["choices"]
+    expected = f"one of {', '.join(choices)}" if choices else _WORDS[asked.kind]
+    if asked.metadata["minimum"] is not None:
+        expected += f" of at least {asked.metadata['minimum']}"
+    if asked.metadata["above"] is not None:
+        expected += f" above {asked.metadata['above']}"
+    return expected
+
+
+def _mistake(asked: Option, value: Any, word: str) -> str | None:
+    """What is wrong with one value of the option, written `word`; None where nothing is."""
     minimum, above = asked.metadata["minimum"], asked.metadata["above"]
     choices: tuple[str, ...] = asked.metadata["choices"]
-    expected = _WORDS[asked.kind]
-    if choices:
-        expected = "one of " + ", ".join(choices)
-    if minimum is not None:
-        expected += f" of at least {minimum}"
-    if above is not None:
-        expected += f" above {above}"
+    kinds = (int, float) if asked.kind is float else asked.kind
+    allowed = (
+        isinstance(value, kinds)
+        and (asked.kind is bool or not isinstance(value, bool))
+        and (not choices or value in choices)
+        and value != ""
+        and (minimum is None or value >= minimum)
+        and (above is None or value > above)
+        and (not isinstance(value, float) or math.isfinite(value))
+    )
+    if not allowed:
+        return f"expected {_expected(asked)}, got '{word}'"
     maximum = MOST if asked.metadata["maximum"] is None else asked.metadata["maximum"]
+    if asked.kind is int and value > maximum:
+        return f"expected a whole number of at most {maximum}, got '{word}'"
+    return None
+
+
+def _reader(asked: Option) -> Callable[[str], Any]:
+    """What turns a word of the command line into a value of the option, or says what was expected."""
 
     def read(word: str) -> Any:
         try:
             value = _READERS.get(asked.kind, asked.kind)(word)
         except (ValueError, KeyError, OverflowError):
             value = None
-        allowed = (
-            value is not None
-            and (not choices or value in choices)
-            and (minimum is None or value >= minimum)
-            and (above is None or value > above)
-            and (asked.kind is not float or math.isfinite(value))
-        )
-        if not allowed:
-            raise argparse.ArgumentTypeError(f"expected {expected}, got '{word}'")
-        if isinstance(value, int) and value > maximum:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at most {maximum}, got '{word}'")
+        mistake = _mistake(asked, value, word)
+        if mistake:
+            raise argparse.ArgumentTypeError(mistake)
         return value
 
     return read
+
+
+def restored(settings: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """A settings dataclass from what a file held.  Raises ValueError or TypeError where it could not have."""
+    found = {name: frozen(value) for name, value in values.items()}
+    for asked in options(settings):
+        value = found.get(asked.name, asked.default)
+        if value is None and asked.default is None:
+            continue
+        several = isinstance(value, tuple)
+        wrong = "" if several is asked.several else f"expected {'a' if asked.several else 'no'} list"
+        for one in value if several else (value,):
+            wrong = wrong or _mistake(asked, one, str(one)) or ""
+        if wrong:
+            raise ValueError(f"{asked.name}: {wrong}")
+    return settings(**found)
 
 
 def written(value: Any) -> str:

@@ -46,9 +46,9 @@ def watch(asked: Watching) -> tuple[Path, float, int]:
     if target.suffix not in KINDS:
         raise Error(f"{option_of('movie')} must end in {' or '.join(KINDS)}, got {target}")
     _choose_renderer()
-    from klopf.experiments.ant import planned
+    from klopf.experiments.ant import Plan
 
-    plan = planned(asked.watch, {})
+    plan = Plan.read(asked.watch, {})
     labels = [line.label for line in plan.lines]
     label = asked.line or labels[-1]
     if label not in labels:
