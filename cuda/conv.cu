@@ -274,7 +274,8 @@ void conv_relu_pool_backward(const Queue& queue, const Backward& op, const Play&
   const ConvShape& s = op.shape;
   const InputProduct::Indices indices(op);
   const int parts = op.scratch.present() ? weight_parts(s, play.batch.count) : 1;
-  multiply<WeightProduct>(queue, op, play, indices.out, {fan_in(s) + 1, s.outputs, indices.out.count(play.batch.count), 1, parts});
+  if (op.grad_weight.present())
+    multiply<WeightProduct>(queue, op, play, indices.out, {fan_in(s) + 1, s.outputs, indices.out.count(play.batch.count), 1, parts});
   if (parts > 1)
     launch_apart(queue.stream, add_parts_kernel, dim3(blocks_for(gradients_of(s)), 1, static_cast<unsigned>(play.runs)),
                  dim3(block_threads), op, play, indices.out, parts);

@@ -25,6 +25,13 @@ void load_batch(const Queue& queue, const LoadBatch& op, const Play& play) {
   });
 }
 
+void square(const Queue& queue, const Square& op, const Play& play) {
+  for_each(queue, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
+    const float x = play.at(op.input, run)[i];
+    play.at(op.output, run)[i] = x * x;
+  });
+}
+
 void activation_forward(const Queue& queue, const ActivationForward& op, const Play& play) {
   for_each(queue, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
     const float x = play.at(op.input, run)[i];

@@ -149,6 +149,8 @@ void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
     float& bias = play.at(g.bias, run)[u];
     bias = 0;
     start_anew(op, play, run, &bias);
+    for (const WeightState& state : op.unit_state)
+      if (state.values.present()) play.at(state.values, run)[op.first_row + u] = 0;
     play.at(g.age, run)[u] = 0;
     play.at(g.mean_trace, run)[u] = play.at(g.mean_activity, run)[u] = 0;
     play.at(g.utility_trace, run)[u] = play.at(g.utility, run)[u] = 0;

@@ -10,6 +10,7 @@ import klopf as kl
 import twins
 from reference import optimizers
 from reference.arrays import relative_error
+from reference.step_sizes import RULES
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -51,7 +52,7 @@ class Linear:
 
 
 def test_cases_cover_every_optimizer() -> None:
-    assert {optimizer.__name__ for optimizer in kl.optimizers} == {kind for kind, _ in CASES}
+    assert {optimizer.__name__ for optimizer in kl.optimizers} == {kind for kind, _ in CASES} | set(RULES)
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES)

@@ -146,6 +146,8 @@ MaskList apply(Learner& learner) {
   return masks(replaced, learner.network().runs());
 }
 
+ArrayDict step_sizes(const Learner& learner) { return to_dict(learner.step_sizes()); }
+
 ArrayDict gradients(const Learner& learner) { return to_dict(learner.gradients()); }
 
 py::array_t<bool> alive(const Learner& learner) {
@@ -164,7 +166,7 @@ const char* learner_doc = R"(A network that learns: loss, optimizer, then rules,
 Args:
     network: what learns; shared, not copied
     loss: "cross_entropy", "mse", "squared_error", or ClippedPolicy(...)
-    optimizer: SGD, Adam
+    optimizer: one of klopf.optimizers: SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD
     rules: ContinualBackprop, ShrinkAndPerturb, ... in order
     max_gradient_norm: longer gradients of a batch are made as long as this; None: no limit
 
@@ -192,6 +194,13 @@ Args:
     shuffle: False: always in the given order
     scale: one number or [C]: x * scale + offset is what the network sees
     offset: one number or [C])";
+
+const char* step_sizes_doc = R"(Every weight's step size, named and shaped like state_dict(), where they follow from what is learned.
+
+ObGD's and AdaptiveObGD's are those of the last step, after the bound; with scope="weight", before it.
+
+Raises:
+    klopf.Error: the optimizer has one step size for all weights)";
 
 const char* restart_doc = R"(Everything anew: weights redrawn, optimizer and statistics of units cleared, frozen runs alive.
 
@@ -236,6 +245,7 @@ void bind_learner(py::module_& m) {
       .def("backward", &backward, py::arg("grad_y"), "Gradients from dL/dy [R, B, O] of the last forward().")
       .def("apply", &apply, "Optimizer, then rules, from the gradients of backward(); the masks [R, U] of replaced units.")
       .def("gradients", &gradients, "Gradients of the last backward(), named and shaped like state_dict().")
+      .def("step_sizes", &step_sizes, step_sizes_doc)
       .def("restart", &Learner::restart, restart_doc)
       .def_property_readonly("alive", &alive, "bool [R]: False for runs frozen because their loss or weights were no longer finite.")
       .def("state", &state, "Everything that learning depends on, by name, arrays [R, ...].")

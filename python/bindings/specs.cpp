@@ -212,6 +212,28 @@ const char* adam_doc = R"(Adam (Kingma and Ba 2015), with step counts of each we
 
 Each number may be an array [R], one value a run.)";
 
+const char* idbd_doc = R"(Incremental delta-bar-delta (Sutton 1992): step sizes by gradient descent on the error that follows.
+
+beta <- beta - theta g h; alpha = e^beta; w <- w - alpha g; h <- [1 - alpha c]^+ h - alpha g, where g is a weight's
+gradient and c its curvature, the Gauss-Newton diagonal (of a linear unit under squared_error the input squared: the
+paper's algorithm). With several outputs c comes from one random draw a sample, unbiased; in convolutions it takes
+positions for independent. An owner of several weights has one beta, and the sums of g h and of c over them. Needs a
+loss of klopf.losses. Each number may be an array [R].)";
+
+const char* autostep_doc = R"(Autostep (Mahmood et al. 2012): IDBD without tuning, by normalised meta-gradients and a bound on the step.
+
+v <- max(|g h|, v + alpha c (|g h| - v) / tau); alpha <- alpha e^(-mu g h / v); alpha <- alpha / max(sum alpha c, 1),
+the sum over what `bound` names; then w and h as in IDBD. Each number may be an array [R].)";
+
+const char* obgd_doc = R"(Overshooting-bounded gradient descent (Elsayed, Vasan and Mahmood 2024).
+
+w <- w - min(alpha, alpha / M) g with M = alpha kappa |g|_1, the norm over what `scope` names: the paper's with a
+temporal-difference error of 1 and no traces. Each number may be an array [R].)";
+
+const char* adaptive_obgd_doc = R"(ObGD along the gradient over the root of its running mean square (Elsayed, Vasan and Mahmood 2024).
+
+Each number may be an array [R].)";
+
 const char* continual_backprop_doc = R"(Selective reinitialisation of the least useful units (Dohare et al., Nature 2024).
 
 After every update each hidden layer's units age and their running utility is updated; a share of those older
@@ -255,7 +277,11 @@ void bind_specs(py::module_& m) {
   bind<ClippedPolicy>(m, "ClippedPolicy", clipped_policy_doc);
   m.attr("optimizers") = py::make_tuple(
       bind<SGD>(m, "SGD", sgd_doc),
-      bind<Adam>(m, "Adam", adam_doc));
+      bind<Adam>(m, "Adam", adam_doc),
+      bind<IDBD>(m, "IDBD", idbd_doc),
+      bind<Autostep>(m, "Autostep", autostep_doc),
+      bind<ObGD>(m, "ObGD", obgd_doc),
+      bind<AdaptiveObGD>(m, "AdaptiveObGD", adaptive_obgd_doc));
   m.attr("rules") = py::make_tuple(
       bind<ContinualBackprop>(m, "ContinualBackprop", continual_backprop_doc),
       bind<ReDo>(m, "ReDo", redo_doc),

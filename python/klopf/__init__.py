@@ -2,8 +2,11 @@
 
 from klopf import checkpoint
 from klopf._core import (
+    IDBD,
     SGD,
     Adam,
+    AdaptiveObGD,
+    Autostep,
     ClippedPolicy,
     ContinualBackprop,
     Conv2d,
@@ -16,6 +19,7 @@ from klopf._core import (
     Linear,
     LogStd,
     MaxPool2d,
+    ObGD,
     PPOUpdate,
     ReDo,
     ReLU,
@@ -41,9 +45,12 @@ from klopf.network import Network, UnitGroup
 from klopf.ppo import PPO
 
 __all__ = [
+    "IDBD",
     "PPO",
     "SGD",
     "Adam",
+    "AdaptiveObGD",
+    "Autostep",
     "ClippedPolicy",
     "ContinualBackprop",
     "Conv2d",
@@ -58,6 +65,7 @@ __all__ = [
     "LogStd",
     "MaxPool2d",
     "Network",
+    "ObGD",
     "PPOUpdate",
     "ReDo",
     "ReLU",

@@ -13,9 +13,12 @@ import numpy.typing
 
 _PerRun: typing.TypeAlias = float | collections.abc.Sequence[float] | numpy.typing.NDArray[typing.Any]
 __all__: list[str] = [
+    "IDBD",
     "PPO",
     "SGD",
     "Adam",
+    "AdaptiveObGD",
+    "Autostep",
     "ClippedPolicy",
     "ContinualBackprop",
     "Conv2d",
@@ -30,6 +33,7 @@ __all__: list[str] = [
     "LogStd",
     "MaxPool2d",
     "Network",
+    "ObGD",
     "PPOUpdate",
     "ReDo",
     "ReLU",
@@ -285,6 +289,192 @@ class ClippedPolicy:
     def entropy(self) -> float | list[float]:
         """
         weight of the entropy that is added to what is maximised
+        """
+
+class AdaptiveObGD:
+    """
+    ObGD along the gradient over the root of its running mean square (Elsayed, Vasan and Mahmood 2024).
+
+    Each number may be an array [R].
+
+    Args:
+        step_size: alpha, where nothing would overshoot
+        kappa: how much more than what is safe a step counts for
+        beta2: decay of the mean square, in [0, 1)
+        epsilon: added to the mean square before its root
+        scope: whose step is kept from overshooting: the "network"'s, a "layer"'s, a "unit"'s or a "weight"'s
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        step_size: _PerRun = 1.0,
+        kappa: _PerRun = 2.0,
+        beta2: _PerRun = 0.999,
+        epsilon: _PerRun = 1e-08,
+        scope: str = "network",
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def beta2(self) -> float | list[float]:
+        """
+        decay of the mean square, in [0, 1)
+        """
+    @property
+    def epsilon(self) -> float | list[float]:
+        """
+        added to the mean square before its root
+        """
+    @property
+    def kappa(self) -> float | list[float]:
+        """
+        how much more than what is safe a step counts for
+        """
+    @property
+    def scope(self) -> str:
+        """
+        whose step is kept from overshooting: the "network"'s, a "layer"'s, a "unit"'s or a "weight"'s
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        alpha, where nothing would overshoot
+        """
+
+class ObGD:
+    """
+    Overshooting-bounded gradient descent (Elsayed, Vasan and Mahmood 2024).
+
+    w <- w - min(alpha, alpha / M) g with M = alpha kappa |g|_1, the norm over what `scope` names: the paper's with a
+    temporal-difference error of 1 and no traces. Each number may be an array [R].
+
+    Args:
+        step_size: alpha, where nothing would overshoot
+        kappa: how much more than what is safe a step counts for
+        scope: whose step is kept from overshooting: the "network"'s, a "layer"'s, a "unit"'s or a "weight"'s
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(self, step_size: _PerRun = 1.0, kappa: _PerRun = 2.0, scope: str = "network") -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def kappa(self) -> float | list[float]:
+        """
+        how much more than what is safe a step counts for
+        """
+    @property
+    def scope(self) -> str:
+        """
+        whose step is kept from overshooting: the "network"'s, a "layer"'s, a "unit"'s or a "weight"'s
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        alpha, where nothing would overshoot
+        """
+
+class Autostep:
+    """
+    Autostep (Mahmood et al. 2012): IDBD without tuning, by normalised meta-gradients and a bound on the step.
+
+    v <- max(|g h|, v + alpha c (|g h| - v) / tau); alpha <- alpha e^(-mu g h / v); alpha <- alpha / max(sum alpha c, 1),
+    the sum over what `bound` names; then w and h as in IDBD. Each number may be an array [R].
+
+    Args:
+        step_size: alpha_0, where every step size begins
+        meta_step_size: mu
+        time_constant: tau, of the normaliser of meta-gradients
+        scope: who owns a step size and its normaliser: "weight", "unit", "layer" or "network"
+        bound: whose step is kept from overshooting: a "unit"'s, a "layer"'s or the "network"'s
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        step_size: _PerRun = 0.01,
+        meta_step_size: _PerRun = 0.01,
+        time_constant: _PerRun = 10000.0,
+        scope: str = "weight",
+        bound: str = "unit",
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def bound(self) -> str:
+        """
+        whose step is kept from overshooting: a "unit"'s, a "layer"'s or the "network"'s
+        """
+    @property
+    def meta_step_size(self) -> float | list[float]:
+        """
+        mu
+        """
+    @property
+    def scope(self) -> str:
+        """
+        who owns a step size and its normaliser: "weight", "unit", "layer" or "network"
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        alpha_0, where every step size begins
+        """
+    @property
+    def time_constant(self) -> float | list[float]:
+        """
+        tau, of the normaliser of meta-gradients
+        """
+
+class IDBD:
+    """
+    Incremental delta-bar-delta (Sutton 1992): step sizes by gradient descent on the error that follows.
+
+    beta <- beta - theta g h; alpha = e^beta; w <- w - alpha g; h <- [1 - alpha c]^+ h - alpha g, where g is a weight's
+    gradient and c its curvature, the Gauss-Newton diagonal (of a linear unit under squared_error the input squared: the
+    paper's algorithm). With several outputs c comes from one random draw a sample, unbiased; in convolutions it takes
+    positions for independent. An owner of several weights has one beta, and the sums of g h and of c over them. Needs a
+    loss of klopf.losses. Each number may be an array [R].
+
+    Args:
+        step_size: alpha_0, where every step size begins
+        meta_step_size: theta
+        scope: who owns a step size: "weight", "unit", "layer" or "network"
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self, step_size: _PerRun = 0.05, meta_step_size: _PerRun = 0.01, scope: str = "weight"
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def meta_step_size(self) -> float | list[float]:
+        """
+        theta
+        """
+    @property
+    def scope(self) -> str:
+        """
+        who owns a step size: "weight", "unit", "layer" or "network"
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        alpha_0, where every step size begins
         """
 
 class Adam:
@@ -763,7 +953,7 @@ class Learner:
     Args:
         network: what learns; shared, not copied
         loss: "cross_entropy", "mse", "squared_error", or ClippedPolicy(...)
-        optimizer: SGD, Adam
+        optimizer: one of klopf.optimizers: SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD
         rules: ContinualBackprop, ShrinkAndPerturb, ... in order
         max_gradient_norm: longer gradients of a batch are made as long as this; None: no limit
 
@@ -775,7 +965,7 @@ class Learner:
         network: Network,
         *,
         loss: str | ClippedPolicy,
-        optimizer: SGD | Adam,
+        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD,
         rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb] = [],
         max_gradient_norm: numpy.typing.ArrayLike | None = None,
     ) -> None: ...
@@ -878,6 +1068,15 @@ class Learner:
             scale: one number or [C]: x * scale + offset is what the network sees
             offset: one number or [C]
         """
+    def step_sizes(self) -> dict[str, numpy.typing.NDArray[typing.Any]]:
+        """
+        Every weight's step size, named and shaped like state_dict(), where they follow from what is learned.
+
+        ObGD's and AdaptiveObGD's are those of the last step, after the bound; with scope="weight", before it.
+
+        Raises:
+            klopf.Error: the optimizer has one step size for all weights
+        """
     @property
     def alive(self) -> numpy.typing.NDArray[numpy.bool]:
         """
@@ -936,7 +1135,7 @@ class PPO:
         value: Network,
         *,
         loss: ClippedPolicy,
-        optimizer: SGD | Adam,
+        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD,
         rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb] = [],
         steps: typing.SupportsIndex = 2048,
         epochs: typing.SupportsIndex = 10,
@@ -1114,7 +1313,14 @@ layers: tuple[
     type[LogStd],
 ] = (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LogStd)
 losses: tuple[str, ...] = ("cross_entropy", "mse", "squared_error")
-optimizers: tuple[type[SGD], type[Adam]] = (SGD, Adam)
+optimizers: tuple[type[SGD], type[Adam], type[IDBD], type[Autostep], type[ObGD], type[AdaptiveObGD]] = (
+    SGD,
+    Adam,
+    IDBD,
+    Autostep,
+    ObGD,
+    AdaptiveObGD,
+)
 rules: tuple[type[ContinualBackprop], type[ReDo], type[ShrinkAndPerturb]] = (
     ContinualBackprop,
     ReDo,

@@ -104,6 +104,18 @@ def _ant(arguments: list[str]) -> None:
     command(arguments)
 
 
+def _track(arguments: list[str]) -> None:
+    from klopf.experiments.track import command
+
+    command(arguments)
+
+
+def _regression(arguments: list[str]) -> None:
+    from klopf.experiments.regression import command
+
+    command(arguments)
+
+
 def _plot(arguments: list[str]) -> None:
     from klopf.experiments.plot import command
 
@@ -181,6 +193,8 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "demo": ("see backprop lose plasticity and continual backprop keep it, in two minutes", _demo),
     "imagenet": ("Continual ImageNet: the published experiment, or your variation of it", _imagenet),
     "ant": ("PPO in MuJoCo: agents that learn to walk, for longer than PPO can", _ant),
+    "track": ("a target that drifts: step sizes find out which inputs matter", _track),
+    "regression": ("slowly changing regression: a million examples, one by one", _regression),
     "plot": ("draw the figure of one or several results folders", _plot),
     "data": ("`klopf data pack`: a folder of JPEGs becomes one file of images", _data),
     "info": ("version, instruction set, threads and devices", _info),

@@ -56,6 +56,8 @@ class Learner {
   void backward(const float* grad_output, int64_t count, bool on_device = false);  // [R, count, O]
   std::vector<std::vector<uint8_t>> apply();
   std::vector<Array> gradients() const;
+  // Of every weight, named and shaped like state_dict(), for optimizers by which they follow from what is learned.
+  std::vector<Array> step_sizes() const;
 
   void restart();
   std::vector<uint8_t> alive() const;
@@ -70,6 +72,7 @@ class Learner {
     Tape tape;
     Program observe;  // what rules look at between forward and backward
     Program judge;
+    Program curve;  // after backward, where an optimizer asks for the curvature
     Ref<double> loss;
     Ref<int32_t> correct, active;
     EpochSums sums;
@@ -116,7 +119,8 @@ class Learner {
   Blocks blocks_;
   Ref<int64_t> step_, epoch_;
   Ref<int32_t> alive_;
-  std::vector<Ref<uint8_t>> replaced_;  // of each unit group; empty where no rule replaces units
+  std::vector<Ref<uint8_t>> replaced_;   // of each unit group; empty where no rule replaces units
+  std::optional<StepSizes> step_sizes_;  // where they follow from what is learned
 
   Pass training_, evaluation_;
   Program update_;                           // optimizer, then unit rules

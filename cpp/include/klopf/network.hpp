@@ -43,8 +43,10 @@ struct Chunks {
 struct Tape {
   int capacity = 0;
   Program forward, backward;
+  Program curvature;  // from grad_output, a probe, to the Gauss-Newton diagonal
   Ref<float> input, output, grad_output;
   Ref<float> grads;                    // of all weights, in their order
+  Ref<float> curvatures;               // likewise
   std::vector<Ref<float>> activities;  // of each unit group
 };
 
@@ -112,7 +114,7 @@ class Network {
   std::vector<Array> unit_state(int group) const;
 
   // For learners.
-  Tape record(WorkLayout& work, int capacity, bool training) const;
+  Tape record(WorkLayout& work, int capacity, bool training, bool curvature = false) const;
   Chunks chunks(int64_t batch) const;
   Chunks most_chunks(int64_t batch) const;  // count and size that no batch up to this one exceeds
   Ref<float> weights() const { return weights_; }

@@ -75,7 +75,8 @@ struct LinearForward {
 struct LinearBackward {
   LinearShape shape;
   Ref<float> input, weight, grad_output;
-  Ref<float> grad_weight, grad_bias, grad_input;  // grad_input absent at the first layer
+  Ref<float> grad_weight, grad_bias;  // absent where only grad_input is wanted
+  Ref<float> grad_input;              // absent at the first layer
 };
 
 struct ConvShape {
@@ -234,6 +235,64 @@ struct ClipGradient {
   Ref<float> grads;
   Ref<double> max_norm;
 };
+
+// Curvature: v of each sample with E[v v^T] = the loss's second derivative by the outputs, scaled so that sums over a batch are means.
+// Squares of what v propagates back to are the Gauss-Newton diagonal.
+struct CurvatureProbe {
+  LossKind kind;
+  int32_t outputs;
+  Ref<float> output, probe;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+struct Square {
+  int64_t size;  // of one sample
+  Ref<float> input, output;
+};
+struct AddChunks {  // leaves in the first chunk's workspace the sum over all
+  int64_t count;
+  Ref<float> values;
+};
+
+// Rules by which step sizes, or limits of them, follow from what is learned. Who owns one: the network, a layer, a unit (its incoming
+// weights and bias), or every weight.
+enum class StepRule : uint32_t { idbd, autostep, obgd, adaptive_obgd };
+enum class Scope : uint32_t { network, layer, unit, weight };
+// Weights of a layer: rows are units. Rows and layers of the network are counted on.
+struct StepLayer {
+  int32_t rows, columns, first_row;
+  int64_t weight, bias;  // places among the network's weights; no bias: -1
+};
+struct StepSizes {
+  StepRule rule;
+  Scope scope;
+  int32_t rows, owners;
+  Ref<float> weights, grads, curvature;
+  Ref<float> trace;                              // h, of each weight
+  Ref<float> log_step, scale, count;             // of each weight: b; v; n
+  Ref<float> owner_log_step, owner_scale;        // of each owner, where weights own none: b; v
+  Ref<double> sums;                              // scratch [rows, 2]: of -g h and c; or of what a bound is over
+  Ref<float> factors;                            // [rows, 2]: step size and [1 - alpha c]^+; or log M; or the step size alone
+  Ref<double> step_size, meta_step_size, decay;  // alpha_0; theta or mu or kappa; tau or beta2
+  Ref<double> epsilon;
+  Ref<int32_t> alive;
+};
+struct MeasureSteps {
+  StepSizes all;
+  StepLayer layer;
+};
+struct OwnSteps {  // what rows share: an owner's step size
+  StepSizes all;
+  int32_t first_row, rows, each_row, owner;  // each_row: each is an owner; else all are one
+};
+struct BoundSteps {  // and its bound
+  StepSizes all;
+  int32_t first_row, rows, each_row, owner, owners;  // owners of step sizes among these rows
+};
+struct ApplySteps {
+  StepSizes all;
+  StepLayer layer;
+};
 struct Perturb {  // w += noise * N(0, 1)
   int64_t count;
   int32_t key;
@@ -326,6 +385,8 @@ struct UnitReplace {
   Ref<uint8_t> replaced;
   Ref<float> weights;  // start of all the network's weights: where WeightState lines up
   WeightState state[3];
+  WeightState unit_state[2];  // the same for each unit of the network; the group's first is first_row
+  int32_t first_row;
   Ref<uint64_t> seed;
   Ref<int64_t> step;
 };
@@ -353,21 +414,28 @@ struct Advance {  // the end of a step
   X(ClipGradient, clip_gradient)                   \
   X(SgdStep, sgd_step)                             \
   X(AdamStep, adam_step)                           \
+  X(Square, square)                                \
+  X(AddChunks, add_chunks)                         \
+  X(MeasureSteps, measure_steps)                   \
+  X(ApplySteps, apply_steps)                       \
   X(Perturb, perturb)                              \
   X(UnitActivity, unit_activity)                   \
   X(UnitUtility, unit_utility)
 
-#define KLOPF_LIGHT_OPERATIONS(X)  \
-  X(LossTotal, loss_total)         \
-  X(BeginEpoch, begin_epoch)       \
-  X(Tally, tally)                  \
-  X(EndEpoch, end_epoch)           \
-  X(PolicyLoss, policy_loss)       \
-  X(DrawAction, draw_action)       \
-  X(DrawWeights, draw_weights)     \
-  X(UnitSelect, unit_select)       \
-  X(SelectDormant, select_dormant) \
-  X(UnitReplace, unit_replace)     \
+#define KLOPF_LIGHT_OPERATIONS(X)    \
+  X(LossTotal, loss_total)           \
+  X(BeginEpoch, begin_epoch)         \
+  X(Tally, tally)                    \
+  X(EndEpoch, end_epoch)             \
+  X(PolicyLoss, policy_loss)         \
+  X(DrawAction, draw_action)         \
+  X(CurvatureProbe, curvature_probe) \
+  X(OwnSteps, own_steps)             \
+  X(BoundSteps, bound_steps)         \
+  X(DrawWeights, draw_weights)       \
+  X(UnitSelect, unit_select)         \
+  X(SelectDormant, select_dormant)   \
+  X(UnitReplace, unit_replace)       \
   X(Advance, advance)
 
 #define KLOPF_OPERATIONS(X) KLOPF_HEAVY_OPERATIONS(X) KLOPF_LIGHT_OPERATIONS(X)

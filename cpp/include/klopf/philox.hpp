@@ -17,6 +17,7 @@ enum class Stream : uint32_t {
   replacement_count = 6,
   images = 7,
   actions = 8,
+  curvature = 9,
 };
 
 struct Random4 {

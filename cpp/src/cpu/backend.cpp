@@ -20,6 +20,9 @@ class CpuBackend final : public Backend {
   void end_epoch(const EndEpoch& op, const Play& play) override { cpu::end_epoch(op, play); }
   void policy_loss(const PolicyLoss& op, const Play& play) override { cpu::policy_loss(op, play); }
   void draw_action(const DrawAction& op, const Play& play) override { cpu::draw_action(op, play); }
+  void curvature_probe(const CurvatureProbe& op, const Play& play) override { cpu::curvature_probe(op, play); }
+  void own_steps(const OwnSteps& op, const Play& play) override { cpu::own_steps(op, play); }
+  void bound_steps(const BoundSteps& op, const Play& play) override { cpu::bound_steps(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
   void select_dormant(const SelectDormant& op, const Play& play) override { cpu::select_dormant(op, play); }

@@ -35,6 +35,13 @@ void load_batch(const LoadBatch& op, const Play& play) {
   else load_samples<float>(op, play.batch, play.at(op.output));
 }
 
+void square(const Square& op, const Play& play) {
+  const float* input = play.at(op.input);
+  float* output = play.at(op.output);
+  const int64_t size = op.size * play.batch.count;
+  for (int64_t i = 0; i < size; ++i) output[i] = input[i] * input[i];
+}
+
 void activation_forward(const ActivationForward& op, const Play& play) {
   const float* input = play.at(op.input);
   float* output = play.at(op.output);

@@ -13,6 +13,7 @@
 #include "rules/losses.hpp"
 #include "rules/normal.hpp"
 #include "rules/optimizers.hpp"
+#include "rules/step_sizes.hpp"
 #include "rules/utilities.hpp"
 
 namespace klopf::cpu {
@@ -33,6 +34,7 @@ namespace {
 #include "cpu/pool.inl"
 #include "cpu/elementwise.inl"
 #include "cpu/update.inl"
+#include "cpu/step_sizes.inl"
 #include "cpu/utility.inl"
 // clang-format on
 

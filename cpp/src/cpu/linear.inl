@@ -54,11 +54,13 @@ KLOPF_FN void multiply_rows(const float* a, int64_t a_row, int64_t a_step, int r
 void linear_backward(const LinearBackward& op, const Play& play) {
   const int inputs = op.shape.inputs, outputs = op.shape.outputs, count = play.batch.count;
   const float *input = play.at(op.input), *weight = play.at(op.weight), *grad_output = play.at(op.grad_output);
-  multiply_rows(grad_output, 1, outputs, outputs, input, inputs, count, play.at(op.grad_weight));
-  float* grad_bias = play.at(op.grad_bias);
-  for (int o = 0; o < outputs; ++o) grad_bias[o] = 0;
-  for (int b = 0; b < count; ++b)
-    for (int o = 0; o < outputs; ++o) grad_bias[o] += grad_output[static_cast<int64_t>(b) * outputs + o];
+  if (op.grad_weight.present()) {
+    multiply_rows(grad_output, 1, outputs, outputs, input, inputs, count, play.at(op.grad_weight));
+    float* grad_bias = play.at(op.grad_bias);
+    for (int o = 0; o < outputs; ++o) grad_bias[o] = 0;
+    for (int b = 0; b < count; ++b)
+      for (int o = 0; o < outputs; ++o) grad_bias[o] += grad_output[static_cast<int64_t>(b) * outputs + o];
+  }
   if (op.grad_input.present()) multiply_rows(grad_output, outputs, 1, count, weight, inputs, outputs, play.at(op.grad_input));
 }
 

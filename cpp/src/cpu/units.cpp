@@ -101,6 +101,8 @@ void unit_replace(const UnitReplace& op, const Play& play) {
     }
     bias[u] = 0;
     start_anew(bias + u);
+    for (const WeightState& state : op.unit_state)
+      if (state.values.present()) play.at(state.values)[op.first_row + u] = 0;
     age[u] = 0;
     for (const Ref<float> statistic : {g.mean_trace, g.mean_activity, g.utility_trace, g.utility}) play.at(statistic)[u] = 0;
   }

@@ -37,13 +37,18 @@ KLOPF_FN void for_weights(const Play& play, int64_t count, const float* w, Ref<f
   if (!finite) *play.at(alive) = 0;
 }
 
-void clip_gradient(const ClipGradient& op, const Play& play) {
-  float* g = play.at(op.grads);
+void add_chunks(const AddChunks& op, const Play& play) {
+  float* sum = play.at(op.values);
   for (int c = 1; c < play.chunks; ++c) {
-    float* more = play.at(op.grads, c);
+    float* more = play.at(op.values, c);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < op.count; ++i) g[i] += more[i], more[i] = 0;
+    for (int64_t i = 0; i < op.count; ++i) sum[i] += more[i], more[i] = 0;
   }
+}
+
+void clip_gradient(const ClipGradient& op, const Play& play) {
+  add_chunks({op.count, op.grads}, play);
+  float* g = play.at(op.grads);
   double parts[16] = {};
   for (int64_t i = 0; i < op.count; i += 16)
     for (int k = 0; k < 16; ++k) parts[k] += static_cast<double>(g[i + k]) * g[i + k];

@@ -39,7 +39,7 @@ void check(const char* where, Learner& learner, const Samples& samples) {
   }
 }
 
-void check(const Network& network, const LossSpec& loss) {
+void check(const Network& network, const LossSpec& loss, const Optimizer& optimizer) {
   if (const std::string* name = std::get_if<std::string>(&loss)) {
     static_cast<void>(choice("learner", "loss", *name, loss_names()));
   } else {
@@ -47,6 +47,7 @@ void check(const Network& network, const LossSpec& loss) {
     if (gaussian && !network.log_std().present()) throw Error("[learner] a Gaussian policy needs a network that ends with LogStd()");
     if (!gaussian && network.log_std().present())
       throw Error("[learner] a categorical policy must not end with LogStd(), which only a Gaussian one has");
+    if (needs_curvature(optimizer)) throw Error("[learner] IDBD and Autostep need the curvature of the loss, and ClippedPolicy has none");
     return;
   }
   if (network.log_std().present()) throw Error("[learner] a network with LogStd() is a policy, and needs loss=ClippedPolicy()");

@@ -6,7 +6,7 @@ namespace klopf {
 
 // Look at what a caller hands in before anything reads it; `where` opens the message, as in "learner.step". Throw Error.
 void check(const char* where, Learner& learner, const Samples& samples);
-void check(const Network& network, const LossSpec& loss);  // whether they fit
+void check(const Network& network, const LossSpec& loss, const Optimizer& optimizer);  // whether they fit
 void check(const RunOptions& options);
 // T: int32_t, or int64_t for labels that are still to be narrowed.
 template <class T>

@@ -31,7 +31,7 @@ Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer opti
       rules_(std::move(rules)),
       max_gradient_norm_(std::move(max_gradient_norm)) {
   if (!network_) throw Error("[learner] network must be given, got none");
-  check(*network_, loss_);
+  check(*network_, loss_, optimizer_);
   step_ = layout_.add<int64_t>("step");
   epoch_ = layout_.add<int64_t>("epoch");
   alive_ = layout_.add<int32_t>("alive");
@@ -82,6 +82,10 @@ void Learner::record_loss(Pass& pass, WorkLayout& work, int capacity) {
   } else {
     const auto kind = static_cast<LossKind>(choice("learner", "loss", std::get<std::string>(loss_), loss_names()));
     pass.judge = {Loss{kind, outputs, pass.tape.output, pass.tape.grad_output, pass.loss, pass.correct}};
+    if (pass.tape.curvatures.present()) {
+      pass.curve = {CurvatureProbe{kind, outputs, pass.tape.output, pass.tape.grad_output, network_->seed(), step_}};
+      pass.curve.insert(pass.curve.end(), pass.tape.curvature.begin(), pass.tape.curvature.end());
+    }
   }
   pass.work_bytes = work.bytes();
 }
@@ -90,8 +94,8 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   WorkLayout work;
   training_ = {};
   update_.clear();
-  training_.tape = network_->record(work, capacity, true);
-  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}};
+  training_.tape = network_->record(work, capacity, true, needs_curvature(optimizer_));
+  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}, {}, {}};
   if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
     clip_ = recording.number("ClippedPolicy", "clip", policy->clip, 0, HUGE_VAL);
     entropy_ = recording.number("ClippedPolicy", "entropy", policy->entropy, 0, HUGE_VAL);
@@ -103,6 +107,7 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   for (const Rule& rule : rules_) klopf::record(rule, recording);
   update_.push_back(Advance{step_});
   replaced_ = recording.replaced;
+  step_sizes_ = recording.step_sizes;
   if (!record_online(recording, online_backward_, online_update_)) online_backward_.clear();
   record_loss(training_, work, capacity);
   thread_work_ = {};
@@ -159,7 +164,7 @@ Play Learner::chunk(const Play& batch, int index) const {
 
 void Learner::forward_backward(const Play& batch, int index) {
   const Play play = chunk(batch, index);
-  for (const Program* program : {&training_.tape.forward, &training_.observe, &training_.judge, &training_.tape.backward})
+  for (const Program* program : {&training_.tape.forward, &training_.observe, &training_.judge, &training_.tape.backward, &training_.curve})
     play_program(network_->backend(), *program, play);
 }
 
@@ -291,6 +296,8 @@ void Learner::backward(const float* grad_output, int64_t count, bool on_device) 
   if (stage_ != Stage::forward) throw Error("[backward] needs a forward() before it");
   if (network_->log_std().present())
     throw Error("[backward] a network with LogStd() learns by step() and run(), whose loss knows log sigma");
+  if (needs_curvature(optimizer_))
+    throw Error("[backward] the optimizer needs the curvature of the loss, and learns by step() and run(), whose loss has one");
   if (grad_output == nullptr) throw Error("[backward] grad must be given, got none");
   if (count != forward_count_)
     throw Error("[backward] grad must have the batch of the last forward(), " + std::to_string(forward_count_) + ", got " +

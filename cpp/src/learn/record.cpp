@@ -54,10 +54,6 @@ Ref<double> Recording::number(const std::string& owner, const std::string& name,
   return ref;
 }
 
-namespace {
-
-constexpr double infinity = HUGE_VAL;
-
 template <class T>
 Ref<T> for_each_weight(Recording& r, const std::string& name) {
   const Ref<T> ref = r.layout.add<T>("optimizer." + name, {r.network.weights_count()});
@@ -67,6 +63,12 @@ Ref<T> for_each_weight(Recording& r, const std::string& name) {
   r.weight_state.push_back({{ref.space, ref.offset}});
   return ref;
 }
+template Ref<float> for_each_weight(Recording& r, const std::string& name);
+template Ref<int32_t> for_each_weight(Recording& r, const std::string& name);
+
+namespace {
+
+constexpr double infinity = HUGE_VAL;
 
 void record_one(const SGD& o, Recording& r) {
   SgdStep op;
@@ -130,12 +132,30 @@ Ref<uint8_t> add_mask(Recording& r, const std::string& owner, std::size_t k, con
   return r.replaced.back();
 }
 
+// Where a group's units are among the rows of all layers.
+int32_t first_row(const Recording& r, const Units& group) {
+  for (const StepLayer& layer : step_layers(r.network))
+    if (r.network.weights().offset + static_cast<uint64_t>(layer.weight) * sizeof(float) == group.incoming.offset) return layer.first_row;
+  throw std::logic_error("units without incoming weights");
+}
+
 void replace(Recording& r, const std::vector<Units>& groups, const std::string& init, bool transfer_mean, bool reset_state) {
   for (std::size_t k = 0; k < groups.size(); ++k) {
     const Units& g = groups[k];
     const std::string& distribution = init.empty() ? r.network.options().init : init;
-    UnitReplace op{g, r.network.initial(g, distribution), transfer_mean, r.replaced[k], r.network.weights(), {}, r.network.seed(), r.step};
-    if (reset_state) std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
+    UnitReplace op{};
+    op.group = g;
+    op.initial = r.network.initial(g, distribution);
+    op.transfer_mean_to_bias = transfer_mean;
+    op.replaced = r.replaced[k];
+    op.weights = r.network.weights();
+    op.seed = r.network.seed();
+    op.step = r.step;
+    if (reset_state) {
+      std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
+      std::copy(r.unit_state.begin(), r.unit_state.end(), op.unit_state);
+      op.first_row = first_row(r, g);
+    }
     r.update.push_back(op);
   }
 }

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,7 +20,9 @@ struct Recording {
   Ref<int32_t> alive;
   std::vector<std::pair<Ref<double>, PerRun>> hyper;  // hyper-parameters and their first values
   std::vector<WeightState> weight_state;              // what the optimizer keeps for each weight
+  std::vector<WeightState> unit_state;                // and for each unit, in the order of rows
   std::vector<Ref<uint8_t>> replaced;                 // of each unit group, where a rule replaces units
+  std::optional<StepSizes> step_sizes;                // where they follow from what is learned
   std::vector<std::string> owners;                    // names of the rules so far
 
   // The network's unit groups, with the activities of this tape.
@@ -29,12 +32,24 @@ struct Recording {
                      bool high_included = true);
 };
 
+// State of an optimizer for each weight, and that it is as long as they are.
+template <class T>
+Ref<T> for_each_weight(Recording& recording, const std::string& name);
+
 std::string number_text(double value);
 // The index of `value` in the names known. Throws Error.
 int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known);
 
 Distribution distribution_of(const ClippedPolicy& loss);
 void record(const Optimizer& optimizer, Recording& recording);
+// Those whose step sizes follow from what is learned.
+void record_one(const IDBD& optimizer, Recording& recording);
+void record_one(const Autostep& optimizer, Recording& recording);
+void record_one(const ObGD& optimizer, Recording& recording);
+void record_one(const AdaptiveObGD& optimizer, Recording& recording);
+bool needs_curvature(const Optimizer& optimizer);
+// Rows of all layers with weights, in the order of the parameters.
+std::vector<StepLayer> step_layers(const Network& network);
 // The same backward pass and update for a single sample, without stored gradients; false where that cannot be.
 bool record_online(const Recording& recording, Program& backward, Program& update);
 void record(const Rule& rule, Recording& recording);

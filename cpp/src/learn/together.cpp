@@ -32,7 +32,8 @@ void Learner::play_step(const Play& play) {
   Backend& backend = network_->backend();
   const bool online = play.batch.total == 1 && !online_backward_.empty();
   for (const Program* program : {&training_.tape.forward, &training_.observe, &training_.judge}) play_program(backend, *program, play);
-  if (!online) play_program(backend, training_.tape.backward, play);
+  if (!online)
+    for (const Program* program : {&training_.tape.backward, &training_.curve}) play_program(backend, *program, play);
   backend.loss_total({training_.loss, training_.correct, alive_, training_.active}, play);
   if (online) play_program(backend, online_backward_, play);
   play_program(backend, online ? online_update_ : update_, play);

@@ -1,5 +1,6 @@
 // From nodes to the list of operations of a forward and a backward pass.
 #include <algorithm>
+#include <type_traits>
 
 #include "klopf/network.hpp"
 
@@ -12,9 +13,14 @@ void want_scratch(const Backend& backend, const Op& op, int capacity, std::size_
   most = std::max(most, backend.scratch(op, capacity));
 }
 
+// Where a pass for the curvature keeps squares, and the filters' gradients that it has no use for.
+struct Squares {
+  Ref<float> inputs, outputs, filters, biases;
+};
+
 }  // namespace
 
-Tape Network::record(WorkLayout& work, int capacity, bool training) const {
+Tape Network::record(WorkLayout& work, int capacity, bool training, bool curvature) const {
   Tape tape;
   tape.capacity = capacity;
   const auto samples = [&](int64_t size) { return static_cast<std::size_t>(size) * static_cast<std::size_t>(capacity); };
@@ -22,10 +28,24 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
   tape.input = work.take<float>(samples(input_size_));
   tape.forward.push_back(LoadBatch{tape.input, channels_, height_, width_});
   if (training) tape.grads = work.take<float>(size(weights_count_));
+  Squares squares;
+  if (curvature) {
+    int64_t inputs = 0, outputs = 0, filters = 0, biases = 0;
+    for (const Node& node : nodes_)
+      if (node.parameter >= 0) {
+        inputs = std::max(inputs, node.input_size), outputs = std::max(outputs, node.output_size);
+        const Parameter& weight = parameters_[size(node.parameter)];
+        if (node.kind != Node::Kind::linear)
+          filters = std::max(filters, weight.rows * weight.columns), biases = std::max(biases, weight.rows);
+      }
+    squares = {work.take<float>(samples(inputs)), work.take<float>(samples(outputs)), work.take<float>(size(filters)),
+               work.take<float>(size(biases))};
+    tape.curvatures = work.take<float>(size(weights_count_));
+  }
 
   std::size_t scratch_size = 0;
   Ref<float> values = tape.input, grad{};  // the gradient of `values`; absent at the input
-  Program backward;                        // in the order of the forward pass; turned round at the end
+  Program backward, curved;                // in the order of the forward pass; turned round at the end
   std::size_t seen = 0;
   for (const Node& node : nodes_) {
     const bool parametric = node.parameter >= 0;
@@ -34,8 +54,10 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
     const bool after_activation = &node != nodes_.data() && (&node - 1)->kind == Node::Kind::activation;
     if (node.kind == Node::Kind::activation && !after_activation) {
       tape.forward.push_back(ActivationForward{node.activation, node.slope, node.output_size, values, values});
-      if (training && grad.present())
+      if (training && grad.present()) {
         backward.push_back(ActivationBackward{node.activation, node.slope, node.output_size, values, grad, grad});
+        curved.push_back(backward.back());
+      }
       continue;
     }
     const Ref<float> out = work.take<float>(samples(node.output_size));
@@ -54,6 +76,18 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
       if (!training) return;
       if constexpr (requires { backward_op.scratch; }) want_scratch(*backend_, backward_op, capacity, scratch_size);
       backward.push_back(backward_op);
+      if (!curvature) return;
+      // Squares of inputs and gradients give the squares of a sample's products, summed (over positions too, as if apart).
+      const uint64_t to_curvature = tape.curvatures.offset - tape.grads.offset;
+      auto gradient_only = backward_op, squared = backward_op;
+      if constexpr (std::is_same_v<decltype(backward_op), LinearBackward>) gradient_only.grad_weight = gradient_only.grad_bias = {};
+      else gradient_only.grad_weight = squares.filters, gradient_only.grad_bias = squares.biases;
+      squared.input = squares.inputs, squared.grad_output = squares.outputs, squared.grad_input = {};
+      squared.grad_weight.offset += to_curvature, squared.grad_bias.offset += to_curvature;
+      if (grad.present()) curved.push_back(gradient_only);
+      curved.push_back(squared);
+      curved.push_back(Square{node.output_size, grad_out, squares.outputs});
+      curved.push_back(Square{node.input_size, values, squares.inputs});
     };
     switch (node.kind) {
       case Node::Kind::linear:
@@ -75,12 +109,18 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
       case Node::Kind::max_pool: {
         const Ref<uint8_t> position = work.take<uint8_t>(samples(node.output_size));
         tape.forward.push_back(MaxPoolForward{node.pool, values, out, position});
-        if (grad_out.present()) backward.push_back(MaxPoolBackward{node.pool, grad_out, grad, position});
+        if (grad_out.present()) {
+          backward.push_back(MaxPoolBackward{node.pool, grad_out, grad, position});
+          curved.push_back(backward.back());
+        }
         break;
       }
       case Node::Kind::activation:
         tape.forward.push_back(ActivationForward{node.activation, node.slope, node.output_size, values, out});
-        if (grad_out.present()) backward.push_back(ActivationBackward{node.activation, node.slope, node.output_size, out, grad_out, grad});
+        if (grad_out.present()) {
+          backward.push_back(ActivationBackward{node.activation, node.slope, node.output_size, out, grad_out, grad});
+          curved.push_back(backward.back());
+        }
         break;
     }
     values = out;
@@ -89,6 +129,7 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
   tape.output = values;
   tape.grad_output = grad;
   tape.backward.assign(backward.rbegin(), backward.rend());
+  if (curvature) tape.curvature.assign(curved.rbegin(), curved.rend());
 
   const Ref<float> scratch = work.take<float>(scratch_size);
   const auto give = [&](Program& program) {
@@ -101,6 +142,7 @@ Tape Network::record(WorkLayout& work, int capacity, bool training) const {
   };
   give(tape.forward);
   give(tape.backward);
+  give(tape.curvature);
   return tape;
 }
 

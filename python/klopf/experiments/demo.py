@@ -23,6 +23,7 @@ from klopf.experiments.results import FIGURE, LineResults, read_results
 from klopf.experiments.session import carry_out
 from klopf.experiments.settings import Parser, option
 from klopf.experiments.statistics import bootstrap_interval, mean
+from klopf.experiments.tables import aligned
 
 PRESET: dict[str, Any] = {
     # The stream and the network.
@@ -107,14 +108,8 @@ def table(lines: Sequence[LineResults]) -> str:
         rows.append(
             [label, f"{mean(before):.1f}", f"{mean(after):.1f}", _with_interval(after - before), against]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    text = []
-    for first, *others in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        text.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
     runs = len(scratch) if scratch is not None else lines[0].values["accuracy"].shape[0]
-    text.append(f"mean of {runs} runs; in brackets: paired 95% bootstrap intervals over runs")
-    return "\n".join(text)
+    return f"{aligned(rows)}\nmean of {runs} runs; in brackets: paired 95% bootstrap intervals over runs"
 
 
 def _mean(line: LineResults, tasks: slice) -> NDArray[np.float64]:

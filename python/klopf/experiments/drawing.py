@@ -29,6 +29,12 @@ COLOURS = {
     "snp": "#CC79A7",
     "scratch": "#333333",
     "linear": "#888888",
+    "lms": "#D55E00",
+    "idbd": "#0072B2",
+    "autostep": "#009E73",
+    "obgd": "#CC79A7",
+    "adaptive-obgd": "#56B4E9",
+    "adam": "#E69F00",
     "ppo": "#D55E00",
     "ppo-tuned-adam": "#E69F00",
     "ppo-l2": "#009E73",
@@ -84,7 +90,7 @@ def looks_of(found: Sequence[tuple[str, LineResults]]) -> list[Look]:
     """A colour for each line: the method's own where every method appears once, else one after another."""
     labels = [line.label for _, line in found]
     methods = [line.method for _, line in found]
-    distinct = len(set(methods)) == len(methods)
+    distinct = len(set(methods)) == len(methods) and set(methods) <= COLOURS.keys()
     looks = []
     for index, (folder, line) in enumerate(found):
         label = line.label if labels.count(line.label) == 1 else f"{line.label} ({Path(folder).name})"
@@ -93,7 +99,7 @@ def looks_of(found: Sequence[tuple[str, LineResults]]) -> list[Look]:
             label += f" ({int(line.values[flag].any(axis=1).sum())} {flag})"
         if distinct:
             dashes = DASHES[1] if line.method == "scratch" else DASHES[0]
-            looks.append(Look(line, label, COLOURS.get(line.method, INK), dashes))
+            looks.append(Look(line, label, COLOURS[line.method], dashes))
         else:
             dashes = DASHES[index // len(PALETTE) % len(DASHES)]
             looks.append(Look(line, label, PALETTE[index % len(PALETTE)], dashes))
@@ -254,12 +260,23 @@ def units_panels(
     for index, (name, title, factor) in enumerate(panels):
         axes = figure.add_subplot(below[index])
         for look in looks:
-            if has(look, name):
+            if name in look.line.values and has(look, name):
                 draw(axes, look, *binned_interval(look, factor * look.line.values[name], width, interval))
         axes.set_title(title)
         if name.endswith("dormant_rate"):
             axes.set_ylim(bottom=0)
         finish(axes, name)
+
+
+def count_axis(axes: Axes, last: int, counted: str) -> None:
+    """An axis of steps or examples, in thousands or millions where there are as many."""
+    from matplotlib.ticker import FuncFormatter
+
+    units = ((1e6, "million "), (1e3, "thousand "), (1.0, ""))
+    unit, name = next((one for one in units if last >= one[0]), units[-1])
+    axes.set_xlim(0, last * 1.01)
+    axes.set_xlabel(name + counted)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
 
 
 def has(look: Look, name: str) -> bool:

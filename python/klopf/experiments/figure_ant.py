@@ -13,6 +13,7 @@ from klopf.experiments.drawing import (
     FEW,
     Look,
     binned_interval,
+    count_axis,
     draw,
     frame,
     has,
@@ -82,17 +83,11 @@ def _published(kind: str, look: Look, steps: int) -> dict[float, float]:
 
 def _finish(axes: Axes, kind: str, looks: list[Look], steps: int, published: bool) -> None:
     """The axis of steps, and the published points that it reaches."""
-    from matplotlib.ticker import FuncFormatter
-
     if published and kind:
         for look in looks:
             points = _published(kind, look, steps)
             axes.plot(list(points), list(points.values()), **marks(look.colour), zorder=4)
-    units = ((1e6, "million steps"), (1e3, "thousand steps"), (1.0, "steps"))
-    unit, name = next((one for one in units if steps >= one[0]), units[-1])
-    axes.set_xlim(0, steps * 1.01)
-    axes.set_xlabel(name)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
+    count_axis(axes, steps, "steps")
 
 
 def _mark_frictions(axes: Axes, looks: list[Look]) -> None:

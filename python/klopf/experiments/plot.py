@@ -11,12 +11,13 @@ import klopf as kl
 from klopf.experiments.drawing import STYLE, looks_of
 from klopf.experiments.figure_ant import ant_figure
 from klopf.experiments.figure_imagenet import imagenet_figure
+from klopf.experiments.figure_online import online_figure
 from klopf.experiments.results import read_results, read_settings, table_of
 from klopf.experiments.settings import Parser, option
 from klopf.experiments.statistics import INTERVALS
 from klopf.files import atomic_write
 
-FIGURES = {"task": imagenet_figure, "step": ant_figure}  # by what the results count
+FIGURES = {"task": imagenet_figure, "step": ant_figure, "example": online_figure}  # by what the results count
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,27 @@
+// What rows share of step sizes, and the curvature of losses. Few numbers, so one version for all levels.
+#include <cmath>
+
+#include "cpu/units.hpp"
+#include "rules/curvature.hpp"
+#include "rules/owners.hpp"
+
+namespace klopf::cpu {
+
+void curvature_probe(const CurvatureProbe& op, const Play& play) {
+  const Batch& batch = play.batch;
+  const float* output = play.at(op.output);
+  float* probe = play.at(op.probe);
+  const double scale = std::sqrt(1.0 / batch.total);
+  for (int b = 0; b < batch.count; ++b, output += op.outputs, probe += op.outputs)
+    curvature_probe(op.kind, output, op.outputs, *play.at(op.seed), *play.at(op.step), batch.first + b, scale, probe);
+}
+
+void own_steps(const OwnSteps& op, const Play& play) {
+  for (int k = 0; k < (op.each_row ? op.rows : 1); ++k) own_rows(op, play, 0, k);
+}
+
+void bound_steps(const BoundSteps& op, const Play& play) {
+  for (int k = 0; k < (op.each_row ? op.rows : 1); ++k) bound_rows(op, play, 0, k);
+}
+
+}  // namespace klopf::cpu

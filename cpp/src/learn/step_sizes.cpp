@@ -1,0 +1,197 @@
+// Optimizers whose step sizes follow from what is learned put their operations into a recording.
+#include <cmath>
+
+#include "klopf/error.hpp"
+#include "learn/record.hpp"
+
+namespace klopf {
+namespace {
+
+constexpr double infinity = HUGE_VAL;
+const std::vector<std::string> scopes{"network", "layer", "unit", "weight"};  // in the order of Scope
+
+// Who shares what: all rows, those of a layer, or each row by itself.
+template <class Op, class Put>
+void for_owners(Scope scope, const std::vector<StepLayer>& layers, int32_t rows, Put put) {
+  const auto make = [&](int32_t first_row, int32_t count, bool each_row, int32_t owner, std::size_t of_layers) {
+    Op op{};
+    op.first_row = first_row, op.rows = count, op.each_row = each_row, op.owner = owner;
+    put(op, static_cast<int32_t>(of_layers));
+  };
+  if (scope == Scope::network) make(0, rows, false, 0, layers.size());
+  if (scope == Scope::unit) make(0, rows, true, 0, 1);
+  if (scope == Scope::layer)
+    for (std::size_t k = 0; k < layers.size(); ++k) make(layers[k].first_row, layers[k].rows, false, static_cast<int32_t>(k), 1);
+}
+
+StepSizes begin(const std::string& owner, StepRule rule, const std::string& scope, Recording& r) {
+  StepSizes all{};
+  all.rule = rule;
+  all.scope = static_cast<Scope>(choice(owner, "scope", scope, scopes));
+  const std::vector<StepLayer> layers = step_layers(r.network);
+  for (const StepLayer& layer : layers) all.rows += layer.rows;
+  all.owners = all.scope == Scope::network ? 1 : all.scope == Scope::layer ? static_cast<int32_t>(layers.size()) : all.rows;
+  all.weights = r.network.weights();
+  all.grads = r.tape.grads;
+  all.curvature = r.tape.curvatures;
+  all.sums = r.work.take<double>(static_cast<std::size_t>(2 * all.rows));
+  all.factors = r.layout.add<float>("optimizer.factors", {all.rows, 2});
+  r.layout.slot("optimizer.factors").cleared_on_restart = true;
+  all.alive = r.alive;
+  for (const Ref<float> values : {all.grads, all.curvature})
+    if (values.present()) r.update.push_back(AddChunks{r.network.weights_count(), values});
+  return all;
+}
+
+template <class Op>
+void for_layers(const StepSizes& all, Recording& r) {
+  for (const StepLayer& layer : step_layers(r.network)) r.update.push_back(Op{all, layer});
+  r.step_sizes = all;
+}
+
+// State of each owner: of a unit it begins anew where the unit does.
+Ref<float> for_each_owner(Recording& r, const StepSizes& all, const std::string& name) {
+  const Ref<float> ref = r.layout.add<float>("optimizer." + name, {all.owners});
+  r.layout.slot("optimizer." + name).cleared_on_restart = true;
+  if (all.scope == Scope::unit) r.unit_state.push_back({{ref.space, ref.offset}});
+  return ref;
+}
+
+void own(const StepSizes& all, Recording& r) {
+  for_owners<OwnSteps>(all.scope, step_layers(r.network), all.rows, [&](OwnSteps op, int32_t) {
+    op.all = all;
+    r.update.push_back(op);
+  });
+}
+void bound(const StepSizes& all, Scope scope, Recording& r) {
+  for_owners<BoundSteps>(scope, step_layers(r.network), all.rows, [&](BoundSteps op, int32_t layers) {
+    op.all = all;
+    op.owners = all.scope == Scope::network ? 1 : all.scope == Scope::layer ? layers : op.rows;
+    if (all.scope == Scope::unit) op.owner = op.first_row;
+    r.update.push_back(op);
+  });
+}
+
+}  // namespace
+
+std::vector<StepLayer> step_layers(const Network& network) {
+  std::vector<StepLayer> layers;
+  int32_t rows = 0;
+  const auto place = [&](const Parameter& p) { return static_cast<int64_t>((p.ref.offset - network.weights().offset) / sizeof(float)); };
+  const std::vector<Parameter>& parameters = network.parameters();
+  for (std::size_t k = 0; k < parameters.size(); ++k) {
+    const Parameter& p = parameters[k];
+    const bool biased = k + 1 < parameters.size() && parameters[k + 1].name.ends_with(".bias");
+    layers.push_back(
+        {static_cast<int32_t>(p.rows), static_cast<int32_t>(p.columns), rows, place(p), biased ? place(parameters[k + 1]) : -1});
+    rows += static_cast<int32_t>(p.rows);
+    k += biased;
+  }
+  return layers;
+}
+
+bool needs_curvature(const Optimizer& optimizer) {
+  return std::holds_alternative<IDBD>(optimizer) || std::holds_alternative<Autostep>(optimizer);
+}
+
+void record_one(const IDBD& o, Recording& r) {
+  StepSizes all = begin("IDBD", StepRule::idbd, o.scope, r);
+  all.trace = for_each_weight<float>(r, "trace");
+  if (all.scope == Scope::weight) all.log_step = for_each_weight<float>(r, "log_step");
+  else all.owner_log_step = for_each_owner(r, all, "log_step");
+  all.step_size = r.number("IDBD", "step_size", o.step_size, 0, infinity);
+  all.meta_step_size = r.number("IDBD", "meta_step_size", o.meta_step_size, 0, infinity);
+  if (all.scope != Scope::weight) {
+    for_layers<MeasureSteps>(all, r);
+    own(all, r);
+  }
+  for_layers<ApplySteps>(all, r);
+}
+
+void record_one(const Autostep& o, Recording& r) {
+  StepSizes all = begin("Autostep", StepRule::autostep, o.scope, r);
+  const auto bounded = static_cast<Scope>(choice("Autostep", "bound", o.bound, {"network", "layer", "unit"}));
+  if (all.scope < bounded)
+    throw Error("[Autostep] bound must not be of less than scope is of, got bound=\"" + o.bound + "\" and scope=\"" + o.scope + "\"");
+  all.trace = for_each_weight<float>(r, "trace");
+  if (all.scope == Scope::weight) {
+    all.log_step = for_each_weight<float>(r, "log_step");
+    all.scale = for_each_weight<float>(r, "scale");
+  } else {
+    all.owner_log_step = for_each_owner(r, all, "log_step");
+    all.owner_scale = for_each_owner(r, all, "scale");
+  }
+  all.step_size = r.number("Autostep", "step_size", o.step_size, 0, infinity);
+  all.meta_step_size = r.number("Autostep", "meta_step_size", o.meta_step_size, 0, infinity);
+  all.decay = r.number("Autostep", "time_constant", o.time_constant, 1, infinity);
+  for_layers<MeasureSteps>(all, r);
+  if (all.scope != Scope::weight) own(all, r);
+  bound(all, bounded, r);
+  for_layers<ApplySteps>(all, r);
+}
+
+void record_one(const ObGD& o, Recording& r) {
+  StepSizes all = begin("ObGD", StepRule::obgd, o.scope, r);
+  all.step_size = r.number("ObGD", "step_size", o.step_size, 0, infinity);
+  all.meta_step_size = r.number("ObGD", "kappa", o.kappa, 0, infinity);
+  if (all.scope != Scope::weight) {
+    for_layers<MeasureSteps>(all, r);
+    bound(all, all.scope, r);
+  }
+  for_layers<ApplySteps>(all, r);
+}
+
+void record_one(const AdaptiveObGD& o, Recording& r) {
+  StepSizes all = begin("AdaptiveObGD", StepRule::adaptive_obgd, o.scope, r);
+  all.scale = for_each_weight<float>(r, "mean_square");
+  all.count = for_each_weight<float>(r, "counted");
+  all.step_size = r.number("AdaptiveObGD", "step_size", o.step_size, 0, infinity);
+  all.meta_step_size = r.number("AdaptiveObGD", "kappa", o.kappa, 0, infinity);
+  all.decay = r.number("AdaptiveObGD", "beta2", o.beta2, 0, 1, false);
+  all.epsilon = r.number("AdaptiveObGD", "epsilon", o.epsilon, 0, infinity);
+  if (all.scope != Scope::weight) {
+    for_layers<MeasureSteps>(all, r);
+    bound(all, all.scope, r);
+  }
+  for_layers<ApplySteps>(all, r);
+}
+
+std::vector<Array> Learner::step_sizes() const {
+  if (!step_sizes_) throw Error("[step_sizes] the optimizer has one step size for all weights");
+  const StepSizes& all = *step_sizes_;
+  Layout layout(space_learner);
+  const Ref<float> out = layout.add<float>("weights", {network_->weights_count()});
+  layout.slot("weights").like_weights = true;
+  const Blocks values(network_->runs(), layout.bytes());
+  const auto of = [&](Ref<float> ref, int64_t size) {
+    return ref.present() ? blocks_.fetch(ref, static_cast<std::size_t>(size)) : std::vector<float>{};
+  };
+  const std::size_t weights = static_cast<std::size_t>(network_->weights_count()), rows = static_cast<std::size_t>(all.rows),
+                    owners = static_cast<std::size_t>(all.owners);
+  const std::vector<float> own = of(all.log_step, network_->weights_count()), shared = of(all.owner_log_step, all.owners),
+                           factors = of(all.factors, 2 * all.rows);
+  const std::vector<double> initial = blocks_.fetch(all.step_size);
+  const std::vector<StepLayer> layers = step_layers(*network_);
+  for (std::size_t run = 0; run < initial.size(); ++run) {
+    float* to = values.at(out, static_cast<int>(run));
+    for (std::size_t k = 0; k < layers.size(); ++k) {
+      const StepLayer& layer = layers[k];
+      for (int32_t row = 0; row < layer.rows; ++row) {
+        const std::size_t at = static_cast<std::size_t>(layer.first_row + row);
+        const std::size_t owner = all.scope == Scope::network ? 0 : all.scope == Scope::layer ? k : at;
+        const auto put = [&](int64_t place) {
+          const std::size_t i = static_cast<std::size_t>(place);
+          const bool logarithm = !own.empty() || !shared.empty();
+          const double b = own.empty() ? (shared.empty() ? 0 : shared[run * owners + owner]) : own[run * weights + i];
+          const float limited = factors[2 * (run * rows + at)];  // of ObGD's last step
+          to[i] = logarithm || all.scope == Scope::weight || limited == 0 ? static_cast<float>(initial[run] * std::exp(b)) : limited;
+        };
+        for (int32_t i = 0; i < layer.columns; ++i) put(layer.weight + static_cast<int64_t>(row) * layer.columns + i);
+        if (layer.bias >= 0) put(layer.bias + row);
+      }
+    }
+  }
+  return read_slots(layout, values, network_->parameters());
+}
+
+}  // namespace klopf

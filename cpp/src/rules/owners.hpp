@@ -1,0 +1,64 @@
+#pragma once
+#include "rules/step_sizes.hpp"
+
+// What rows share: an owner's step size, and a bound on the steps of several. `run` is 0 where a play is of one run.
+namespace klopf {
+
+struct Rows {
+  int first, count;
+};
+template <class Op>
+KLOPF_FN Rows rows_of(const Op& op, int k) {
+  return op.each_row ? Rows{op.first_row + k, 1} : Rows{op.first_row, op.rows};
+}
+KLOPF_FN double total(const double* sums, Rows rows, int which) {
+  double sum = 0;
+  for (int r = rows.first; r < rows.first + rows.count; ++r) sum += sums[2 * r + which];
+  return sum;
+}
+
+// The k-th owner's new step size from the sums of -g h and c over its rows; leaves in `sums` of each row c over all of the owner's rows,
+// and its own alpha c.
+KLOPF_FN void own_rows(const OwnSteps& op, const Play& play, int run, int k) {
+  const StepSizes& all = op.all;
+  double* sums = play.at(all.sums, run);
+  float* factors = play.at(all.factors, run);
+  const Rows rows = rows_of(op, k);
+  const float m = static_cast<float>(total(sums, rows, 0)), c = static_cast<float>(total(sums, rows, 1));
+  float& b = play.at(all.owner_log_step, run)[op.owner + k];
+  if (all.rule == StepRule::idbd) b = idbd(b, m, static_cast<float>(*play.at(all.meta_step_size, run)));
+  else autostep(b, play.at(all.owner_scale, run)[op.owner + k], m, c, autostep_rates(all, play, run));
+  const float alpha = static_cast<float>(*play.at(all.step_size, run)) * exp_of(b);
+  for (int r = rows.first; r < rows.first + rows.count; ++r) {
+    sums[2 * r + 1] *= alpha;
+    sums[2 * r] = c;
+    factors[2 * r] = alpha, factors[2 * r + 1] = kept(alpha, c);
+  }
+}
+
+// Autostep: the step sizes of the k-th rows are divided by M = max(sum alpha c, 1). ObGD: these rows' one step size.
+KLOPF_FN void bound_rows(const BoundSteps& op, const Play& play, int run, int k) {
+  const StepSizes& all = op.all;
+  const double* sums = play.at(all.sums, run);
+  float* factors = play.at(all.factors, run);
+  const Rows rows = rows_of(op, k);
+  if (all.rule != StepRule::autostep) {
+    const double alpha = obgd_step(*play.at(all.step_size, run), *play.at(all.meta_step_size, run), total(sums, rows, 0));
+    for (int r = rows.first; r < rows.first + rows.count; ++r) factors[2 * r] = static_cast<float>(alpha);
+    return;
+  }
+  const float excess = autostep_excess(total(sums, rows, 1));
+  if (all.scope == Scope::weight) {
+    for (int r = rows.first; r < rows.first + rows.count; ++r) factors[2 * r] = excess;
+    return;
+  }
+  if (!(excess > 0)) return;
+  const int each = op.each_row ? 1 : op.owners;
+  for (int o = 0; o < each; ++o) play.at(all.owner_log_step, run)[op.owner + k + o] -= excess;
+  for (int r = rows.first; r < rows.first + rows.count; ++r) {
+    const float alpha = factors[2 * r] * exp_of(-excess);
+    factors[2 * r] = alpha, factors[2 * r + 1] = kept(alpha, static_cast<float>(sums[2 * r]));
+  }
+}
+
+}  // namespace klopf

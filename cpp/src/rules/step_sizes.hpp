@@ -1,0 +1,124 @@
+#pragma once
+#include <math.h>
+#include <string.h>
+
+#include "klopf/operations.hpp"
+
+// Rules by which step sizes follow from what is learned. g is a weight's gradient, c its curvature (the Gauss-Newton diagonal), h its
+// trace of recent changes. A step size is held as b, the logarithm of its ratio to the initial one: zero is where it begins.
+namespace klopf {
+
+// e^x for finite results to 2e-7, from additions, multiplications and bits alone: the same wherever these are.
+KLOPF_FN float exp_of(float x) {
+  const float limited = x < -87.0f ? -87.0f : x > 88.7f ? 88.7f : x;
+  const float halves = limited * 1.44269504f, up = halves + 12582912.0f, whole = up - 12582912.0f;  // rounded to a whole number
+  const float r = (limited - whole * 0.693359375f) + whole * 2.12194440e-4f;
+  const float series = 1 + r * (1 + r * (0.5f + r * (0.16666667f + r * (0.041666667f + r * (8.3333333e-3f + r * 1.3888889e-3f)))));
+  const int32_t bits = (static_cast<int32_t>(whole) + 127) << 23;
+  float power;
+  memcpy(&power, &bits, 4);
+  return x == x ? series * power : x;
+}
+
+// w <- w - alpha g; h <- keep h - alpha g
+KLOPF_FN void follow(float& w, float& h, float g, float alpha, float keep) {
+  const float change = alpha * g;
+  w = w - change;
+  h = keep * h - change;
+}
+KLOPF_FN float kept(float alpha, float c) {  // [1 - alpha c]^+
+  const float keep = 1 - alpha * c;
+  return keep > 0 ? keep : 0.0f;
+}
+
+// Sutton 1992: beta <- beta - theta g h.  `m` is -g h, a weight's, or the sum over an owner's.
+KLOPF_FN float idbd(float b, float m, float theta) { return b + theta * m; }
+
+// Mahmood et al. 2012: v <- max(|m|, v + alpha c (|m| - v) / tau); alpha <- alpha e^(mu m / v)
+struct AutostepRates {
+  float initial, meta, rate;  // alpha_0, mu, 1 / tau
+};
+KLOPF_FN AutostepRates autostep_rates(const StepSizes& all, const Play& play, int run) {
+  if (all.rule != StepRule::autostep) return {};
+  return {static_cast<float>(*play.at(all.step_size, run)), static_cast<float>(*play.at(all.meta_step_size, run)),
+          static_cast<float>(1 / *play.at(all.decay, run))};
+}
+KLOPF_FN void autostep(float& b, float& v, float m, float c, AutostepRates r) {
+  const float size = m < 0 ? -m : m, slow = v + r.rate * (r.initial * exp_of(b) * c) * (size - v);
+  v = size > slow ? size : slow;
+  b = b + (v > 0 ? r.meta * m / v : 0.0f);
+}
+// log M of M = max(sum alpha c, 1), by which step sizes are divided.
+KLOPF_FN float autostep_excess(double sum) { return sum > 1 ? static_cast<float>(log(sum)) : 0.0f; }
+
+// Elsayed et al. 2024: alpha where alpha kappa |delta| |z| would overshoot is divided by that. `reach` is max(|delta|, 1) |z|, z what the
+// weights of an owner move along.
+KLOPF_FN double obgd_step(double alpha, double kappa, double reach) {
+  const double excess = reach * alpha * kappa;
+  return excess > 1 ? alpha / excess : alpha;
+}
+// AdaptiveObGD's z: g over the root of its mean square. v and n are the running sums of squares and of what they count for.
+KLOPF_FN float adaptive(float g, float& v, float& n, float decay, float epsilon) {
+  v = decay * v + (1 - decay) * (g * g);
+  n = decay * n + (1 - decay);
+  return g / sqrtf(v / n + epsilon);
+}
+
+// What a rule does to the i-th weight of a run; `own`: every weight owns its step size, or its bound.
+struct StepArrays {
+  float *w, *g, *h, *b, *v, *n;
+  const float* c;
+  float initial, meta, decay, epsilon;
+};
+KLOPF_FN StepArrays arrays_of(const StepSizes& all, const Play& play, int run) {
+  const auto number = [&](Ref<double> ref) { return ref.present() ? static_cast<float>(*play.at(ref, run)) : 0.0f; };
+  return {play.at(all.weights, run),  play.at(all.grads, run), play.at(all.trace, run),     play.at(all.log_step, run),
+          play.at(all.scale, run),    play.at(all.count, run), play.at(all.curvature, run), number(all.step_size),
+          number(all.meta_step_size), number(all.decay),       number(all.epsilon)};
+}
+template <StepRule rule, bool own>
+struct WeightRule {
+  static constexpr bool bounded = rule == StepRule::obgd || rule == StepRule::adaptive_obgd;
+  // Adds what its row's sums are over.
+  KLOPF_MEMBER_FN void measure(const StepArrays& a, AutostepRates rates, int64_t i, float& first, float& second) const {
+    if constexpr (rule == StepRule::adaptive_obgd) a.g[i] = adaptive(a.g[i], a.v[i], a.n[i], a.decay, a.epsilon);
+    if constexpr (bounded) {
+      first += a.g[i] < 0 ? -a.g[i] : a.g[i];
+    } else if constexpr (own) {  // Autostep: IDBD needs no sums
+      autostep(a.b[i], a.v[i], -(a.g[i] * a.h[i]), a.c[i], rates);
+      second += a.initial * exp_of(a.b[i]) * a.c[i];
+    } else {
+      first -= a.g[i] * a.h[i];
+      second += a.c[i];
+    }
+  }
+  // With its row's factors.
+  KLOPF_MEMBER_FN void apply(const StepArrays& a, int64_t i, float first, float second) const {
+    if constexpr (bounded && own) {
+      const float z = rule == StepRule::obgd ? a.g[i] : adaptive(a.g[i], a.v[i], a.n[i], a.decay, a.epsilon);
+      a.w[i] -= static_cast<float>(obgd_step(a.initial, a.meta, z < 0 ? -z : z)) * z;
+    } else if constexpr (bounded) {
+      a.w[i] -= first * a.g[i];
+    } else if constexpr (own) {
+      a.b[i] = rule == StepRule::idbd ? idbd(a.b[i], -(a.g[i] * a.h[i]), a.meta) : a.b[i] - first;
+      const float alpha = a.initial * exp_of(a.b[i]);
+      follow(a.w[i], a.h[i], a.g[i], alpha, kept(alpha, a.c[i]));
+    } else {
+      follow(a.w[i], a.h[i], a.g[i], first, second);
+    }
+  }
+};
+// Calls work(WeightRule{}) for the rule and its scope.
+template <class Work>
+KLOPF_FN void with_weight_rule(const StepSizes& all, Work work) {
+  const bool own = all.scope == Scope::weight;
+  switch (all.rule) {
+    case StepRule::idbd: return own ? work(WeightRule<StepRule::idbd, true>{}) : work(WeightRule<StepRule::idbd, false>{});
+    case StepRule::autostep: return own ? work(WeightRule<StepRule::autostep, true>{}) : work(WeightRule<StepRule::autostep, false>{});
+    case StepRule::obgd: return own ? work(WeightRule<StepRule::obgd, true>{}) : work(WeightRule<StepRule::obgd, false>{});
+    case StepRule::adaptive_obgd:
+      return own ? work(WeightRule<StepRule::adaptive_obgd, true>{}) : work(WeightRule<StepRule::adaptive_obgd, false>{});
+  }
+}
+
+}  // namespace klopf

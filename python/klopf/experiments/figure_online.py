@@ -1,0 +1,62 @@
+"""The figure of a stream learned example by example: error, and what became of units or step sizes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klopf._core import Error
+from klopf.experiments.drawing import (
+    Look,
+    binned_interval,
+    count_axis,
+    draw,
+    frame,
+    has,
+    units_panels,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 100  # of a curve, where there are more measurements
+_PANELS = (
+    ("step_size_relevant", "step sizes of inputs that matter", 1.0),
+    ("step_size_irrelevant", "of those that do not", 1.0),
+    ("dormant_rate", "dormant units (%)", 100.0),
+    ("weight_magnitude", "mean weight magnitude", 1.0),
+)
+_TITLES = {True: "Error as a target drifts", False: "Error on each stretch of the stream"}
+
+
+def online_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
+    """looks: lines of one or several results."""
+    if published:
+        raise Error("--published: there are curves of Continual ImageNet and of Ant only")
+    rows = max(len(look.line.at) for look in looks)
+    last = max(int(look.line.at[-1]) for look in looks)
+    width = bin or max(1, round(rows / POINTS))
+    panels = [
+        panel
+        for panel in _PANELS
+        if any(panel[0] in look.line.values and has(look, panel[0]) for look in looks)
+    ]
+    tracked = any("step_size_relevant" in look.line.values for look in looks)
+    remark = f"means over {width} measurement{'s' if width > 1 else ''}"
+    labels = [look.label for look in looks]
+    figure, grid = frame(_TITLES[tracked], remark, looks, labels, interval, bool(panels))
+    axes = figure.add_subplot(grid[0])
+    for look in looks:
+        draw(axes, look, *binned_interval(look, look.line.values["error"], width, interval))
+    axes.set_ylabel("mean squared error")
+    axes.set_ylim(bottom=0)
+    count_axis(axes, last, "examples")
+    if panels:
+
+        def finish(axes: Axes, name: str) -> None:
+            if name.startswith("step_size"):
+                axes.set_yscale("log")
+            count_axis(axes, last, "examples")
+
+        units_panels(figure, grid[1], looks, panels, width, interval, finish)
+    return figure

@@ -1,0 +1,142 @@
+"""Streams of examples that are learned one by one, by R networks in lockstep.
+
+for each stretch of examples
+    for each line (a method with its settings)
+        learn every example once, as it comes
+        the mean error over the stretch, and what else there is to see
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+import klopf as kl
+from klopf.experiments import plan as plans
+from klopf.experiments.learners import OnlineMethod
+from klopf.experiments.progress import Progress
+from klopf.experiments.record import Record
+from klopf.experiments.results import Folder, Table
+from klopf.experiments.session import Session
+from klopf.experiments.statistics import mean
+
+Floats = NDArray[np.float32]
+Values = NDArray[np.float64]
+
+
+class Stream(Protocol):
+    """Examples for every run: a function of its seed and the example's number alone."""
+
+    def examples(self, first: int, count: int) -> tuple[Floats, Floats]:
+        """So many from number `first` on: inputs [R, count, I] and targets [R, count, 1]."""
+
+
+BLOCK = 1000  # examples that are drawn together
+
+
+def drawn(
+    seed: int, kind: int, first: int, count: int, draw: Callable[[np.random.Generator, int], NDArray[Any]]
+) -> NDArray[Any]:
+    """So many random examples from number `first` on, whatever stretch they are asked for in.
+
+    kind: tells what is drawn apart.  draw: draws so many from a generator, [n, ...].
+    """
+    blocks = range(first // BLOCK, -(-(first + count) // BLOCK))
+    parts = [
+        draw(np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, block, kind])), BLOCK)
+        for block in blocks
+    ]
+    begin = first - blocks.start * BLOCK
+    return np.concatenate(parts)[begin : begin + count]
+
+
+class Plan(plans.Plan[Any, OnlineMethod]):
+    """settings: also have `examples`, how many there are, and `measure_every`."""
+
+    measured: ClassVar[tuple[str, ...]]
+    loss: ClassVar[str]  # "mse", or "squared_error", half of it
+
+    @property
+    def table(self) -> Table:
+        """One row a stretch of examples."""
+        return Table(self.measured, "example", self.settings.measure_every, self.settings.examples)
+
+    def experiment(self) -> Experiment:
+        return Experiment(self)
+
+    @abstractmethod
+    def stream(self) -> Stream:
+        """What is learned."""
+
+    @abstractmethod
+    def learner(self, method: OnlineMethod) -> kl.Learner:
+        """What learns, one run for each seed."""
+
+    @abstractmethod
+    def measure(
+        self, method: OnlineMethod, learner: kl.Learner, errors: Values, x: Floats
+    ) -> Mapping[str, Any]:
+        """What a row says, by name, values [R].
+
+        errors: mean squared errors [R] over the stretch.  x: its inputs.
+        """
+
+
+class Experiment:
+    """The loop over stretches and lines, from wherever the record stands."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.settings = plan, plan.settings
+        self.stream = plan.stream()
+        self.parts = [plan.learner(line.method) for line in plan.lines]
+        self.record = Record()
+
+    @property
+    def arithmetic(self) -> str:
+        return self.parts[0].net._arithmetic
+
+    def progress(self) -> Progress:
+        """In stretches, so that a line counts when it is through one."""
+        record, lines = self.record, len(self.parts)
+        done = record.task * lines + record.line
+        return Progress("stretch", self._stretches, lines, done, self.settings.quiet)
+
+    @property
+    def _stretches(self) -> int:
+        return int(-(-self.settings.examples // self.settings.measure_every))
+
+    def run(self, folder: Folder, session: Session) -> None:
+        """Everything that is left to do."""
+        every = self.settings.measure_every
+        for stretch in range(self.record.task, self._stretches):
+            with session.timed("data"):
+                count = min(every, self.settings.examples - stretch * every)
+                x, y = self.stream.examples(stretch * every, count)
+            for index in range(self.record.line, len(self.parts)):
+                values = self.learn(index, x, y, session)
+                folder.add_results(len(self.record.rows), values)
+                self.record.finish_line(values, len(self.parts))
+                session.serve()
+
+    def learn(self, index: int, x: Floats, y: Floats, session: Session) -> Values:
+        """One line learns one stretch: what is measured [R, measured]."""
+        plan, line, learner = self.plan, self.plan.lines[index], self.parts[index]
+        alive = learner.alive
+        with session.training(index, line.label, 1):
+            losses = learner.run(x, y, batch_size=1, epochs=1, shuffle=False).loss[:, 0]
+        errors = losses if plan.loss == "mse" else 2 * losses
+        with session.timed("metrics"):
+            found = plan.measure(line.method, learner, errors, x)
+        for run in np.flatnonzero(alive & ~learner.alive):
+            session.progress.note(f"{line.label}: run {run} diverged")
+        values = np.stack([np.asarray(found[name], np.float64) for name in plan.measured[:-1]], axis=1)
+        values[~learner.alive] = np.nan
+        error = float(mean(values[:, 0]))
+        session.progress.measured(
+            line.label, {"error": f"error {error:.3g}" if error == error else "diverged"}
+        )
+        return np.column_stack([values, ~learner.alive])

@@ -1,0 +1,155 @@
+"""Tracking a target that drifts: a linear unit whose step sizes find out which inputs matter.
+
+Twenty inputs, normal and independent; the target is the sum of five of them, each with a sign, one of which,
+drawn at random, changes every twenty examples.  Source: Sutton, "Adapting bias by gradient descent: an
+incremental version of delta-bar-delta", AAAI (1992).  klopf's unit has a bias beside its twenty weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import klopf as kl
+from klopf.experiments import learners, online
+from klopf.experiments.lines import Methods
+from klopf.experiments.plan import Running
+from klopf.experiments.results import LineResults, read_results
+from klopf.experiments.session import carry_out, report
+from klopf.experiments.settings import option
+from klopf.experiments.statistics import mean, standard_error
+from klopf.experiments.tables import aligned
+
+Floats = NDArray[np.float32]
+Values = NDArray[np.float64]
+
+
+class Lms(learners.Sgd):
+    """The delta rule with one step size."""
+
+    name: ClassVar[str] = "lms"
+
+
+_OPTIMIZERS: tuple[type[learners.OnlineMethod], ...] = (Lms, *learners.OPTIMIZERS[1:])
+_KINDS = {method.name: method for method in _OPTIMIZERS}
+METHODS = Methods(_KINDS, {"lms": {"step_size": 0.03}}, {"paper": {}})
+
+
+@dataclass(frozen=True)
+class Settings(Running):
+    """The tracking task of 1992."""
+
+    method: tuple[str, ...] = option(
+        ("lms", "idbd", "autostep"), "methods, one line each", choices=tuple(_KINDS)
+    )
+    examples: int = option(30_000, "examples of the stream", minimum=1)
+    measure_every: int = option(1000, "examples from one measurement to the next", minimum=1)
+    inputs: int = option(20, "inputs of the unit", minimum=1)
+    relevant: int = option(5, "inputs, the first ones, that the target is of", minimum=1)
+    flip_every: int = option(20, "examples after which one sign changes", minimum=1)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The stream."""
+
+    settings: Settings
+    seeds: Sequence[int]
+
+    def examples(self, first: int, count: int) -> tuple[Floats, Floats]:
+        """As `online.Stream`."""
+        s = self.settings
+        x = np.empty((len(self.seeds), count, s.inputs), np.float32)
+        y = np.empty((len(self.seeds), count, 1), np.float32)
+        for run, seed in enumerate(self.seeds):
+            signs = self._signs(seed, first + count)[first // s.flip_every :]
+            x[run] = online.drawn(
+                seed, 1, first, count, lambda g, n: g.standard_normal((n, s.inputs), dtype=np.float32)
+            )
+            now = np.repeat(signs, s.flip_every, axis=0)[first % s.flip_every :][:count]
+            y[run, :, 0] = (now * x[run, :, : s.relevant]).sum(axis=1)
+        return x, y
+
+    def _signs(self, seed: int, examples: int) -> NDArray[np.int8]:
+        """Of all periods up to so many examples [periods, relevant]."""
+        periods = -(-examples // self.settings.flip_every)
+        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, 2]))
+        changes = np.ones((periods, self.settings.relevant), np.int8)
+        which = generator.integers(self.settings.relevant, size=periods)
+        changes[np.arange(1, periods), which[1:]] = -1
+        return np.cumprod(changes, axis=0, dtype=np.int8)
+
+
+class Plan(online.Plan):
+    name, kind, methods, loss = "track", Settings, METHODS, "squared_error"
+    measured = (
+        "error",  # mean squared error over the stretch, each example before it is learned
+        "step_size_relevant",  # mean over the weights of inputs that matter, at the end of the stretch
+        "step_size_irrelevant",  # and of those that do not
+        "diverged",
+    )
+
+    def stream(self) -> Drift:
+        return Drift(self.settings, self.seeds)
+
+    def learner(self, method: learners.OnlineMethod) -> kl.Learner:
+        s = self.settings
+        learner = method.build(
+            [kl.Linear(1)], s.inputs, self.seeds, self.loss, "kaiming", s.device, s.precision
+        )
+        learner.net.reset([-1], to="zero")
+        return learner
+
+    def measure(
+        self, method: learners.OnlineMethod, learner: kl.Learner, errors: Values, x: Floats
+    ) -> Mapping[str, Any]:
+        sizes = np.full((len(errors), self.settings.inputs), np.nan)
+        if isinstance(method, learners.Sgd):
+            sizes[:] = method.step_size
+        elif not isinstance(method, learners.Adam):
+            sizes[:] = learner.step_sizes()["0.weight"][:, 0]
+        relevant = self.settings.relevant
+        return {
+            "error": errors,
+            "step_size_relevant": sizes[:, :relevant].mean(axis=1),
+            "step_size_irrelevant": mean(sizes[:, relevant:], axis=1),
+        }
+
+
+def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
+    """The plan for given options of `Settings` and of the methods (a list of values each).
+
+    Raises kl.Error where options do not fit together.
+    """
+    settings, of_methods = Plan.sort_out(given)
+    if settings.relevant > settings.inputs:
+        raise kl.Error(f"--relevant must be at most --inputs, got {settings.relevant} and {settings.inputs}")
+    return Plan(settings, METHODS.lines(settings.method, "paper", of_methods), list(command))
+
+
+def table(lines: Sequence[LineResults]) -> str:
+    """Each line's error over the last third of the stream, and the step sizes at its end."""
+    rows = [["", "error", "step size, relevant", "irrelevant"]]
+    for line in lines:
+        last = -(-line.at.size // 3)
+        errors = mean(line.values["error"][:, -last:], axis=1)
+        cells = [f"{mean(errors):.2f} ± {standard_error(errors):.2f}"]
+        for name in ("step_size_relevant", "step_size_irrelevant"):
+            values = line.values[name][:, -1]
+            there = np.isfinite(values).any()
+            cells.append(f"{mean(values):.4f} ± {standard_error(values):.4f}" if there else "")
+        rows.append([line.label, *cells])
+    runs = lines[0].values["error"].shape[0]
+    return f"{aligned(rows)}\nmeans of {runs} runs ± one standard error; errors over the last third"
+
+
+def command(arguments: Sequence[str]) -> None:
+    """`klopf track`."""
+    parser = Plan.parser("Tracking a target that drifts: do step sizes find out which inputs matter?")
+    path = carry_out(Plan.name, parser.parse(arguments), arguments, plan, Plan.read)
+    print(table(read_results(path)))
+    print(report(path))

@@ -1,0 +1,201 @@
+"""`klopf track` and `klopf regression`: streams, whole experiments by every method, stopping, going on."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import contents, klopf
+from klopf.cli import main
+from klopf.experiments import learners, regression, track
+from klopf.experiments.results import read_results
+
+COMMANDS = {
+    "track": (track, ["--examples", "1300", "--measure-every", "500"]),
+    "regression": (
+        regression,
+        [*("--examples", "1300", "--measure-every", "500", "--flip-every", "300", "--hidden", "4", "3")],
+    ),
+}
+REPLACING = ["--replacement-rate", "0.01", "--period", "20"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_method(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment, words = COMMANDS[name]
+    methods = list(experiment.Plan.methods.kinds)
+    words = [name, "--method", *methods, *words, "--runs", "2", "--quiet", "--out", "out"]
+    assert main(words + (REPLACING if name == "regression" else [])) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[1 : 1 + len(methods)]] == methods
+    assert said[-1] == "results and figure in out"
+    found = pd.read_csv("out/results.csv")
+    measured = list(experiment.Plan.measured)
+    assert list(found.columns) == ["line", "method", "run", "seed", "example", *measured]
+    assert sorted(found["example"].unique()) == [500, 1000, 1300]
+    assert len(found) == 3 * 2 * len(methods)
+    assert found["error"].notna().all() and (found["diverged"] == 0).all()
+    last = found[(found["example"] == 1300) & (found["run"] == 0)]
+    assert last["error"].nunique() == len(methods)
+    settings = json.loads(Path("out/settings.json").read_text())
+    assert settings["experiment"] == name
+    assert [line.label for line in read_results("out")] == methods
+
+
+def test_methods_are_optimizers_and_rules() -> None:
+    assert len(learners.KINDS) == 6 * 4
+    for name, kind in learners.KINDS.items():
+        made: Any = kind()
+        optimizer, _, rule = name.partition("+")
+        assert made.name == name
+        named = {"bp": "SGD", "cbp": "SGD"}.get(optimizer, optimizer.replace("-", "").replace("obgd", "ObGD"))
+        assert type(made.optimizer()).__name__.lower() == named.lower()
+        rules = {"": [], "cbp": ["ContinualBackprop"], "noise": ["ShrinkAndPerturb"], "redo": ["ReDo"]}
+        assert [type(one).__name__ for one in made.rules()] == rules["cbp" if name == "cbp" else rule]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_do_not_depend_on_how_they_are_asked_for(name: str) -> None:
+    experiment, _ = COMMANDS[name]
+    given = {"examples": 5000, "runs": 2, "seed": 7}
+    stream = experiment.plan(given, []).stream()
+    whole = stream.examples(0, 5000)
+    for first, count in ((0, 1), (990, 20), (1000, 1000), (2500, 2500)):
+        for part, all_of_it in zip(stream.examples(first, count), whole, strict=True):
+            np.testing.assert_array_equal(part, all_of_it[:, first : first + count])
+    alone = experiment.plan({**given, "runs": 1, "seed": 8}, []).stream().examples(0, 5000)
+    for part, all_of_it in zip(alone, whole, strict=True):
+        np.testing.assert_array_equal(part[0], all_of_it[1])
+
+
+def test_tracking_is_that_of_1992() -> None:
+    x, y = track.plan({"examples": 20_000, "runs": 2}, []).stream().examples(0, 20_000)
+    assert abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
+    for run in range(2):
+        # Least squares on every twenty examples give the signs, of which one changes from one to the next.
+        blocks = zip(x[run].reshape(1000, 20, 20), y[run].reshape(1000, 20), strict=True)
+        signs = np.array([np.linalg.lstsq(a[:, :5], b, rcond=None)[0] for a, b in blocks])
+        np.testing.assert_allclose(np.abs(signs), 1, rtol=1e-4)
+        changes = (np.sign(signs[1:]) != np.sign(signs[:-1])).sum(axis=0)
+        assert changes.sum() == 999 and (changes > 150).all()
+
+
+@pytest.mark.parametrize("flip", ["one", "all"])
+@pytest.mark.parametrize("threshold", ["paper", "authors"])
+def test_regression_is_that_of_the_paper(flip: str, threshold: str) -> None:
+    given = {"examples": 4000, "flip_every": 100, "runs": 2, "flip": flip, "target_threshold": threshold}
+    stream = regression.plan(given, []).stream()
+    x, y = stream.examples(0, 4000)
+    assert set(np.unique(x)) == {0, 1}
+    assert abs(x[..., 15:].mean() - 0.5) < 0.02
+    for run in range(2):
+        held = x[run, :, :15].reshape(40, 100, 15)
+        assert (held == held[:, :1]).all()
+        changed = (held[1:, 0] != held[:-1, 0]).sum(axis=1)
+        assert (changed == 1).all() if flip == "one" else 5 < changed.mean() < 10
+        # The target network, example by example.
+        target = stream._targets[run]
+        for k in range(0, 4000, 577):
+            total = 0.0
+            for unit in range(100):
+                total += target._out[unit] * (target._weights[unit] @ x[run, k] > target._above[unit])
+            assert y[run, k, 0] == total
+        assert np.abs(target._weights).min() == np.abs(target._weights).max() == 1
+    # Thresholds: 0.7 of the inputs, less the number of weights of -1, as text or code count them.
+    generator = np.random.Generator(np.random.Philox(key=0, counter=[0, 0, 0, 4]))
+    signs = generator.choice(np.array([-1.0, 1.0], np.float32), size=(100, 22))
+    weights, bias = signs[:, :20], signs[:, 20]
+    count = (signs[:, :21] < 0).sum(axis=1) if threshold == "paper" else (20 - weights.sum(axis=1) + bias) / 2
+    np.testing.assert_allclose(stream._targets[0]._above, 14.7 - count - bias, rtol=1e-6)
+
+
+def test_profiles() -> None:
+    paper, authors = (regression.plan({"profile": name}, []).settings for name in ("paper", "authors"))
+    assert (paper.flip, paper.examples, paper.target_threshold) == ("one", 3_000_000, "paper")
+    assert (authors.flip, authors.examples, authors.target_threshold) == ("all", 1_000_000, "authors")
+    mixed = regression.plan({"profile": "authors", "flip": "one"}, []).settings
+    assert (mixed.flip, mixed.examples) == ("one", 1_000_000)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_and_resumed(name: str, folder: Path) -> None:
+    _, words = COMMANDS[name]
+    methods = ["--method", "idbd", *(["cbp", "autostep+redo"] if name == "regression" else ["autostep"])]
+    words = [name, *methods, *words, "--examples", "200e3", "--runs", "2", "--out", "out", "--quiet"]
+    words += ["--no-figure", "--checkpoint-every", "0.01"]
+    said = klopf(*words, cwd=folder).communicate(timeout=120)
+    assert said[1] == ""
+    expected = contents(folder / "out")
+    (folder / "out").rename(folder / "whole")
+    draw, checkpoint = random.Random(name), folder / "out/checkpoint.safetensors"
+    process = klopf(*words, cwd=folder)
+    kills = 0
+    for _ in range(3):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+        kills += process.returncode != 0
+        process = klopf(name, "--resume", "out", cwd=folder)
+    assert process.communicate(timeout=120)[1] == ""
+    assert kills > 0
+    assert contents(folder / "out") == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["track", "--relevant", "21"], "klopf: --relevant must be at most --inputs, got 21 and 20"),
+        (["regression", "--held", "21"], "klopf: --held must be at most --bits, got 21 and 20"),
+        (["track", "--method", "cbp"], "klopf track: --method: expected one of lms, adam, idbd, autostep"),
+        (
+            ["track", "--method", "lms", "--scope", "unit"],
+            "klopf: --scope is an option of idbd, autostep, obgd",
+        ),
+        (["regression", "--profile", "text"], "klopf regression: --profile: expected one of authors, paper"),
+        (
+            ["regression", "--method", "autostep", "--scope", "network"],
+            "klopf: [Autostep] bound must not be of less than scope is of",
+        ),
+    ],
+)
+def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        raise SystemExit(main(words))
+    said = capsys.readouterr()
+    assert left.value.code in (1, 2)
+    assert message in said.err and said.err.count("\n") == 1
+
+
+def test_a_run_that_diverges_is_marked() -> None:
+    words = [
+        "track",
+        "--method",
+        "lms",
+        "idbd",
+        "--step-size",
+        "0.03",
+        "--meta-step-size",
+        "1",
+        "--runs",
+        "2",
+    ]
+    assert main([*words, "--examples", "2000", "--quiet", "--out", "out"]) == 0
+    found = pd.read_csv("out/results.csv")
+    assert found[found["method"] == "lms"]["error"].notna().all()
+    assert found[found["method"] == "idbd"]["diverged"].all()
