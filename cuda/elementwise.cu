@@ -25,6 +25,59 @@ void load_batch(const Queue& queue, const LoadBatch& op, const Play& play) {
   });
 }
 
+namespace {
+
+// One block a sample: a thread takes every 128th number, and their sums are added in order.
+constexpr int norm_threads = 128;
+__device__ float sum_of_block(float own, float* sums) {
+  const int thread = static_cast<int>(threadIdx.x);
+  __syncthreads();
+  sums[thread] = own;
+  __syncthreads();
+  float sum = 0;
+  for (int k = 0; k < norm_threads; ++k) sum += sums[k];
+  return sum;
+}
+
+__global__ void layer_norm_forward_kernel(LayerNormForward op, Play play) {
+  const int run = static_cast<int>(blockIdx.z), b = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  const float* x = play.at(op.input, run) + b * op.size;
+  float* y = play.at(op.output, run) + b * op.size;
+  __shared__ float sums[norm_threads];
+  float own = 0;
+  for (int64_t i = thread; i < op.size; i += norm_threads) own += x[i];
+  const float mean = sum_of_block(own, sums) / op.size;
+  own = 0;
+  for (int64_t i = thread; i < op.size; i += norm_threads) own += (x[i] - mean) * (x[i] - mean);
+  const float inverse = 1 / sqrtf(sum_of_block(own, sums) / op.size + op.epsilon);
+  for (int64_t i = thread; i < op.size; i += norm_threads) y[i] = (x[i] - mean) * inverse;
+  if (thread == 0) play.at(op.inverse_std, run)[b] = inverse;
+}
+
+__global__ void layer_norm_backward_kernel(LayerNormBackward op, Play play) {
+  const int run = static_cast<int>(blockIdx.z), b = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  const float *y = play.at(op.output, run) + b * op.size, *g = play.at(op.grad_output, run) + b * op.size;
+  __shared__ float sums[norm_threads];
+  float own = 0, along = 0;
+  for (int64_t i = thread; i < op.size; i += norm_threads) own += g[i], along += g[i] * y[i];
+  const float mean = sum_of_block(own, sums) / op.size, share = sum_of_block(along, sums) / op.size;
+  const float inverse = play.at(op.inverse_std, run)[b];
+  float* grad_input = play.at(op.grad_input, run) + b * op.size;
+  for (int64_t i = thread; i < op.size; i += norm_threads) grad_input[i] = inverse * (g[i] - mean - y[i] * share);
+}
+
+}  // namespace
+
+void layer_norm_forward(const Queue& queue, const LayerNormForward& op, const Play& play) {
+  launch(queue.stream, layer_norm_forward_kernel, dim3(static_cast<unsigned>(play.batch.count), 1, static_cast<unsigned>(play.runs)),
+         dim3(norm_threads), op, play);
+}
+
+void layer_norm_backward(const Queue& queue, const LayerNormBackward& op, const Play& play) {
+  launch(queue.stream, layer_norm_backward_kernel, dim3(static_cast<unsigned>(play.batch.count), 1, static_cast<unsigned>(play.runs)),
+         dim3(norm_threads), op, play);
+}
+
 void square(const Queue& queue, const Square& op, const Play& play) {
   for_each(queue, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
     const float x = play.at(op.input, run)[i];

@@ -28,6 +28,15 @@ CASES: dict[str, tuple[list[LayerSpec], tuple[int, ...]]] = {
     "LeakyReLU": ([("Linear", (9,)), ("LeakyReLU", (0.2,)), ("Linear", (2,))], (5,)),
     "Tanh": ([("Linear", (9,)), ("Tanh", ()), ("Linear", (2,))], (5,)),
     "Sigmoid": ([("Linear", (9,)), ("Sigmoid", ()), ("Linear", (2,))], (5,)),
+    "LayerNorm": ([("Linear", (9,)), ("LayerNorm", ()), ("Linear", (2,))], (5,)),
+    "LayerNorm LeakyReLU": (
+        [*([("Linear", (19,)), ("LayerNorm", (1e-3,)), ("LeakyReLU", ())] * 2), ("Linear", (2,))],
+        (5,),
+    ),
+    "Conv2d LayerNorm": (
+        [("Conv2d", (3, 2)), ("LayerNorm", ()), ("ReLU", ()), ("Flatten", ()), ("Linear", (2,))],
+        (2, 4, 5),
+    ),
     "Flatten": ([("Flatten", ()), ("Linear", (4,))], (2, 3, 5)),
     "Conv2d": ([("Conv2d", (5, 3)), ("Conv2d", (3, 2)), ("Flatten", ()), ("Linear", (2,))], (3, 6, 5)),
     "Conv2d strided": (
@@ -204,7 +213,7 @@ def test_any_convolutional_shape(
 
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
-    activation=st.sampled_from(["ReLU", "LeakyReLU", "Tanh", "Sigmoid"]),
+    activation=st.sampled_from(["ReLU", "LeakyReLU", "LayerNorm", "Tanh", "Sigmoid"]),
     batch=st.integers(1, 20),
     runs=st.sampled_from([1, 3]),
 )

@@ -67,6 +67,8 @@ inline Cost cost(const MaxPoolForward& op, const Batch& b) { return {0, b.count 
 inline Cost cost(const MaxPoolBackward& op, const Batch& b) { return {0, b.count * (4 * pixels(op.shape) + 5 * pooled(op.shape))}; }
 inline Cost cost(const ActivationForward& op, const Batch& b) { return {0, 8.0 * b.count * static_cast<double>(op.size)}; }
 inline Cost cost(const ActivationBackward& op, const Batch& b) { return {0, 12.0 * b.count * static_cast<double>(op.size)}; }
+inline Cost cost(const LayerNormForward& op, const Batch& b) { return {0, 8.0 * b.count * static_cast<double>(op.size)}; }
+inline Cost cost(const LayerNormBackward& op, const Batch& b) { return {0, 12.0 * b.count * static_cast<double>(op.size)}; }
 inline Cost cost(const Loss& op, const Batch& b) {
   const double numbers = static_cast<double>(b.count) * op.outputs, targets = b.labels ? b.count : numbers;
   return {0, 4 * (numbers * (op.grad_output.present() ? 2 : 1) + targets)};

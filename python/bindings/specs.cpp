@@ -240,6 +240,10 @@ After every update each hidden layer's units age and their running utility is up
 than `maturity` is replaced, lowest utility first (equal ones: lowest index): incoming weights drawn anew, bias,
 outgoing weights and statistics zero. Each number may be an array [R].)";
 
+const char* layer_norm_doc = R"((x - mean) / sqrt(variance + epsilon) over the numbers of a sample (Ba, Kiros and Hinton 2016).
+
+Without gain and bias, as in streaming agents.)";
+
 const char* log_std_doc = R"(Last layer of a Gaussian policy: log sigma of every action, the same for all inputs.
 
 A parameter [R, outputs] of the network, which hands on its inputs as the means.)";
@@ -273,6 +277,7 @@ void bind_specs(py::module_& m) {
       bind<LeakyReLU>(m, "LeakyReLU", "x where x >= 0, slope x elsewhere."),
       bind<Tanh>(m, "Tanh", "Hyperbolic tangent."),
       bind<Sigmoid>(m, "Sigmoid", "1 / (1 + exp(-x))."),
+      bind<LayerNorm>(m, "LayerNorm", layer_norm_doc),
       bind<LogStd>(m, "LogStd", log_std_doc));
   bind<ClippedPolicy>(m, "ClippedPolicy", clipped_policy_doc);
   m.attr("optimizers") = py::make_tuple(

@@ -27,6 +27,7 @@ __all__: list[str] = [
     "Evaluation",
     "Flatten",
     "History",
+    "LayerNorm",
     "LeakyReLU",
     "Learner",
     "Linear",
@@ -84,6 +85,29 @@ class LogStd:
     def initial(self) -> float:
         """
         log sigma at birth
+        """
+
+class LayerNorm:
+    """
+    (x - mean) / sqrt(variance + epsilon) over the numbers of a sample (Ba, Kiros and Hinton 2016).
+
+    Without gain and bias, as in streaming agents.
+
+    Args:
+        epsilon: added to the variance before its root
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(self, epsilon: float = 1e-05) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def epsilon(self) -> float:
+        """
+        added to the variance before its root
         """
 
 class Sigmoid:
@@ -782,7 +806,7 @@ class Network:
     def __init__(
         self,
         layers: collections.abc.Sequence[
-            Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid | LogStd
+            Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid | LayerNorm | LogStd
         ],
         input_shape: collections.abc.Sequence[typing.SupportsIndex],
         runs: typing.SupportsIndex = 1,
@@ -866,7 +890,7 @@ class Network:
     @property
     def layers(
         self,
-    ) -> list[Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid | LogStd]:
+    ) -> list[Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid | LayerNorm | LogStd]:
         """
         As given.
         """
@@ -1310,8 +1334,9 @@ layers: tuple[
     type[LeakyReLU],
     type[Tanh],
     type[Sigmoid],
+    type[LayerNorm],
     type[LogStd],
-] = (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LogStd)
+] = (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LayerNorm, LogStd)
 losses: tuple[str, ...] = ("cross_entropy", "mse", "squared_error")
 optimizers: tuple[type[SGD], type[Adam], type[IDBD], type[Autostep], type[ObGD], type[AdaptiveObGD]] = (
     SGD,

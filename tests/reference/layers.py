@@ -141,6 +141,26 @@ class ReLU(LeakyReLU):
         super().__init__(slope=0.0)
 
 
+class LayerNorm(Layer):
+    """(x - mean) / sqrt(variance + epsilon) over the numbers of a sample."""
+
+    def __init__(self, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, x: Array) -> Array:
+        self.axes = tuple(range(1, x.ndim))
+        centred = x - x.mean(axis=self.axes, keepdims=True)
+        self.deviation = np.sqrt((centred**2).mean(axis=self.axes, keepdims=True) + self.epsilon)
+        self.y = centred / self.deviation
+        return np.asarray(self.y)
+
+    def backward(self, grad_y: Array) -> Array:
+        along = (grad_y * self.y).mean(axis=self.axes, keepdims=True)
+        centred = grad_y - grad_y.mean(axis=self.axes, keepdims=True)
+        return np.asarray((centred - self.y * along) / self.deviation)
+
+
 class Tanh(Layer):
     """The hyperbolic tangent."""
 
@@ -186,7 +206,8 @@ def channel_product(x: Array, weight: Array) -> Array:
 
 
 LAYERS: dict[str, type[Layer]] = {
-    cls.__name__: cls for cls in (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid)
+    cls.__name__: cls
+    for cls in (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, LayerNorm, Tanh, Sigmoid)
 }
 
 

@@ -63,6 +63,14 @@ struct Sigmoid {
   static void fields(F&&) {}
 };
 
+struct LayerNorm {
+  double epsilon = 1e-5;
+  template <class F>
+  static void fields(F&& f) {
+    f("epsilon", &LayerNorm::epsilon, "added to the variance before its root");
+  }
+};
+
 struct LogStd {
   double initial = 0.0;
   template <class F>
@@ -71,6 +79,6 @@ struct LogStd {
   }
 };
 
-using Layer = std::variant<Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LogStd>;
+using Layer = std::variant<Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LayerNorm, LogStd>;
 
 }  // namespace klopf

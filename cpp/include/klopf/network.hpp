@@ -21,7 +21,7 @@ struct Parameter {
 
 // A step of the network after fusion: what it computes and on which parameters (index of its weight; the bias follows).
 struct Node {
-  enum class Kind { linear, conv, conv_relu_pool, max_pool, activation } kind;
+  enum class Kind { linear, conv, conv_relu_pool, max_pool, activation, layer_norm } kind;
   int layer = 0;
   int parameter = -1;
   LinearShape linear{};
@@ -29,7 +29,7 @@ struct Node {
   ConvShape conv{};
   PoolShape pool{};
   Activation activation{};
-  float slope = 0;
+  float slope = 0, epsilon = 0;
   int64_t input_size = 0, output_size = 0;      // floats of one sample
   int32_t channels = 1, height = 1, width = 1;  // of the output
 };

@@ -138,6 +138,17 @@ struct ActivationBackward {  // from the activation's outputs; grad_output and g
   Ref<float> output, grad_output, grad_input;
 };
 
+// y = (x - mean) / sqrt(variance + epsilon) over the numbers of a sample (Ba, Kiros and Hinton 2016, without gain and bias).
+struct LayerNormForward {
+  float epsilon;
+  int64_t size;                           // of one sample
+  Ref<float> input, output, inverse_std;  // inverse_std [B]
+};
+struct LayerNormBackward {
+  int64_t size;
+  Ref<float> output, inverse_std, grad_output, grad_input;
+};
+
 enum class LossKind : uint32_t { cross_entropy, mse, squared_error };
 struct Loss {
   LossKind kind;
@@ -410,6 +421,8 @@ struct Advance {  // the end of a step
   X(MaxPoolBackward, max_pool_backward)            \
   X(ActivationForward, activation_forward)         \
   X(ActivationBackward, activation_backward)       \
+  X(LayerNormForward, layer_norm_forward)          \
+  X(LayerNormBackward, layer_norm_backward)        \
   X(Loss, loss)                                    \
   X(ClipGradient, clip_gradient)                   \
   X(SgdStep, sgd_step)                             \

@@ -60,6 +60,29 @@ void activation_backward(const ActivationBackward& op, const Play& play) {
   });
 }
 
+void layer_norm_forward(const LayerNormForward& op, const Play& play) {
+  const float* x = play.at(op.input);
+  float *y = play.at(op.output), *inverse_std = play.at(op.inverse_std);
+  for (int b = 0; b < play.batch.count; ++b, x += op.size, y += op.size) {
+    const float mean = sum_of(x, op.size) / op.size;
+    for (int64_t i = 0; i < op.size; ++i) y[i] = x[i] - mean;
+    const float inverse = 1 / sqrtf(dot(y, y, op.size) / op.size + op.epsilon);
+    for (int64_t i = 0; i < op.size; ++i) y[i] *= inverse;
+    inverse_std[b] = inverse;
+  }
+}
+
+// grad x = (g - mean g - y mean(g y)) / std
+void layer_norm_backward(const LayerNormBackward& op, const Play& play) {
+  const float *y = play.at(op.output), *inverse_std = play.at(op.inverse_std), *g = play.at(op.grad_output);
+  float* grad_input = play.at(op.grad_input);
+  for (int b = 0; b < play.batch.count; ++b, y += op.size, g += op.size, grad_input += op.size) {
+    const float mean = sum_of(g, op.size) / op.size;
+    const float along = dot(g, y, op.size) / op.size;
+    for (int64_t i = 0; i < op.size; ++i) grad_input[i] = inverse_std[b] * (g[i] - mean - y[i] * along);
+  }
+}
+
 void loss(const Loss& op, const Play& play) {
   const Batch& batch = play.batch;
   const double per_sample = 1.0 / batch.total;

@@ -121,6 +121,9 @@ KLOPF_FN float dot(const float* a, const float* b, int64_t n) {
     return count == lanes ? fma(load(a + i), load(b + i), sum) : fma(load_first(a + i, count), load_first(b + i, count), sum);
   });
 }
+KLOPF_FN float sum_of(const float* a, int64_t n) {
+  return sum16(n, [&](V sum, int64_t i, int count) { return sum + (count == lanes ? load(a + i) : load_first(a + i, count)); });
+}
 KLOPF_FN float sum_of_magnitudes(const float* a, int64_t n) {
   return sum16(n, [&](V sum, int64_t i, int count) { return sum + magnitude(count == lanes ? load(a + i) : load_first(a + i, count)); });
 }

@@ -1,4 +1,5 @@
 // From a list of layers to nodes: shapes, parameters, fusion, and the units found on the way.
+#include <cmath>
 #include <cstdint>
 
 #include "klopf/error.hpp"
@@ -138,6 +139,13 @@ void Network::build() {
             },
             [&](const Tanh&) { return activation(Activation::tanh), true; },
             [&](const Sigmoid&) { return activation(Activation::sigmoid), true; },
+            [&](const LayerNorm& l) {
+              if (!(l.epsilon > 0 && l.epsilon < HUGE_VAL))
+                throw Error(where("layernorm", i) + "epsilon must be above 0, got " + std::to_string(l.epsilon));
+              node.kind = Node::Kind::layer_norm;
+              node.epsilon = static_cast<float>(l.epsilon);
+              return true;
+            },
             [&](const LogStd& l) {
               const std::string at = where("logstd", i);
               if (i + 1 < options_.layers.size()) throw Error(at + "must be the last layer");

@@ -51,7 +51,8 @@ Tape Network::record(WorkLayout& work, int capacity, bool training, bool curvatu
     const bool parametric = node.parameter >= 0;
     if (parametric && seen++ > 0) tape.activities.push_back(values);
     // In place, unless the values are what an activation before this one needs for its own slope.
-    const bool after_activation = &node != nodes_.data() && (&node - 1)->kind == Node::Kind::activation;
+    const bool after_activation =
+        &node != nodes_.data() && ((&node - 1)->kind == Node::Kind::activation || (&node - 1)->kind == Node::Kind::layer_norm);
     if (node.kind == Node::Kind::activation && !after_activation) {
       tape.forward.push_back(ActivationForward{node.activation, node.slope, node.output_size, values, values});
       if (training && grad.present()) {
@@ -111,6 +112,15 @@ Tape Network::record(WorkLayout& work, int capacity, bool training, bool curvatu
         tape.forward.push_back(MaxPoolForward{node.pool, values, out, position});
         if (grad_out.present()) {
           backward.push_back(MaxPoolBackward{node.pool, grad_out, grad, position});
+          curved.push_back(backward.back());
+        }
+        break;
+      }
+      case Node::Kind::layer_norm: {
+        const Ref<float> inverse_std = work.take<float>(samples(1));
+        tape.forward.push_back(LayerNormForward{node.epsilon, node.output_size, values, out, inverse_std});
+        if (grad_out.present()) {
+          backward.push_back(LayerNormBackward{node.output_size, out, inverse_std, grad_out, grad});
           curved.push_back(backward.back());
         }
         break;
