@@ -57,7 +57,7 @@ void apply_steps(const Queue& queue, const ApplySteps& op, const Play& play) {
     const StepArrays arrays = arrays_of(op.all, play, run);
     const int64_t row = k < weights ? k / op.layer.columns : k - weights, i = k < weights ? op.layer.weight + k : op.layer.bias + row;
     const float* factors = play.at(op.all.factors, run) + 2 * (op.layer.first_row + row);
-    with_weight_rule(op.all, [&](auto rule) { rule.apply(arrays, i, factors[0], factors[1]); });
+    with_weight_rule(op.all, [&](auto rule) { rule.apply(arrays, i, factors[0], factors[1], reach_of(op.all, play, run)); });
     if (!(arrays.w[i] - arrays.w[i] == 0)) *play.at(op.all.alive, run) = 0;  // any thread may say so
   });
 }

@@ -20,6 +20,7 @@ PYBIND11_MODULE(_core, m) {
   bindings::bind_network(m);
   bindings::bind_learner(m);
   bindings::bind_ppo(m);
+  bindings::bind_stream(m);
 
   m.attr("losses") = py::tuple(py::cast(loss_names()));
   m.attr("utilities") = py::tuple(py::cast(utility_names()));

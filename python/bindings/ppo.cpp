@@ -11,30 +11,6 @@
 namespace klopf::bindings {
 namespace {
 
-template <class T>
-using Dense = py::array_t<T, py::array::c_style | py::array::forcecast>;
-
-// An array of this shape, whose numbers are all finite.
-template <class T>
-Dense<T> read_array(const char* where, const char* name, const ArrayLike& value, const std::vector<py::ssize_t>& shape) {
-  const py::array given = py::array::ensure(value);
-  if (!given) PyErr_Clear();
-  const bool numbers = given && (std::is_same_v<T, uint8_t> ? given.dtype().kind() == 'b'
-                                                            : std::string("fiu").find(given.dtype().kind()) != std::string::npos);
-  if (!numbers || std::vector<py::ssize_t>(given.shape(), given.shape() + given.ndim()) != shape) {
-    std::string text;
-    for (const py::ssize_t n : shape) text += (text.empty() ? "" : ", ") + std::to_string(n);
-    throw Error("[" + std::string(where) + "] " + name + " must be " + (std::is_same_v<T, uint8_t> ? "booleans" : "numbers") +
-                " of shape [" + text + "], got " + (given ? std::string(py::str(given.dtype())) + " " + shape_text(given) : "no array"));
-  }
-  Dense<T> values(given);
-  if constexpr (!std::is_same_v<T, uint8_t>)
-    for (py::ssize_t i = 0; i < values.size(); ++i)
-      if (!std::isfinite(values.data()[i]))
-        throw Error("[" + std::string(where) + "] " + name + " must be finite, got " + (std::isnan(values.data()[i]) ? "nan" : "inf"));
-  return values;
-}
-
 PerRun each_run(const char* name, const ArrayLike& value) { return read_numbers("ppo", name, value); }
 
 std::shared_ptr<Ppo> make(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, const ClippedPolicy& loss,

@@ -44,6 +44,7 @@ from klopf._core import (
 from klopf.learner import Learner
 from klopf.network import Network, UnitGroup
 from klopf.ppo import PPO
+from klopf.stream import StreamAgent
 
 __all__ = [
     "IDBD",
@@ -74,6 +75,7 @@ __all__ = [
     "ShrinkAndPerturb",
     "Sigmoid",
     "Step",
+    "StreamAgent",
     "Tanh",
     "UnitGroup",
     "__version__",

@@ -4,6 +4,8 @@
 #include "klopf/learner.hpp"
 #include "klopf/network.hpp"
 #include "klopf/ppo.hpp"
+#include "klopf/stream.hpp"
+#include "klopf/traces.hpp"
 #include "klopf/synthetic.hpp"
 #include "klopf/threads.hpp"
 #include "klopf/version.hpp"

@@ -11,7 +11,7 @@
 namespace klopf {
 
 // Memory comes in spaces. One block of a space belongs to one run (or, for the workspace, to one thread).
-enum : uint32_t { space_work = 0, space_learner = 1, space_network = 2, space_epoch = 3, space_count = 8 };
+enum : uint32_t { space_work = 0, space_learner = 1, space_network = 2, space_epoch = 3, space_agent = 4, space_count = 8 };
 
 template <class T>
 struct Ref {
@@ -159,7 +159,8 @@ struct Loss {
 };
 
 // Policies. Gaussian: outputs are the means of the actions, and log sigma is a parameter of its own. Categorical: outputs are logits.
-enum class Distribution : uint32_t { gaussian, categorical };
+// Softplus: a Gaussian whose outputs are the means, and behind them what softplus makes the deviations of.
+enum class Distribution : uint32_t { gaussian, categorical, softplus };
 // The clipped surrogate of proximal policy optimisation, less an entropy bonus. A target is an action (its numbers, or its index), the
 // logarithm of its probability when it was taken, and its advantage.
 struct PolicyLoss {
@@ -180,6 +181,30 @@ struct DrawAction {  // from the policy of one sample
   Ref<float> output, log_std;
   Ref<double> inverse_std;  // scratch [outputs]
   Ref<float> action;        // [outputs], or [1]: its index; behind it the logarithm of its probability
+  Ref<uint64_t> seed;
+};
+// Learning by temporal differences, one sample at a time. What follows a sample is judged by the pass `ahead`.
+enum class Judge : uint32_t { state, best_action, next_action };  // v(s'), max_a q(s', a), q(s', a')
+struct TdError {  // delta = r + gamma v(s') - v(s); and which output's gradient is wanted
+  Judge judge;
+  int32_t outputs;
+  Ref<float> output, ahead, grad_output;
+  Ref<double> reward, discount, delta;  // discount: 0 behind the end of an episode
+  Ref<int32_t> action, next_action;     // of action values
+  Ref<int32_t> alive;                   // cleared when delta is not finite
+};
+struct PolicyGradient {  // of log pi(a | s) + entropy_weight sign(delta) H
+  Distribution distribution;
+  int32_t outputs;
+  Ref<float> output, grad_output, action;
+  Ref<double> delta, entropy_weight;
+};
+struct ChooseAction {  // the best of values, or with probability epsilon any
+  int32_t outputs;
+  int64_t step;
+  Ref<float> output;
+  Ref<double> epsilon;
+  Ref<int32_t> action, greedy;
   Ref<uint64_t> seed;
 };
 struct LossTotal {       // of a batch, over its chunks; left in the first
@@ -265,6 +290,18 @@ struct AddChunks {  // leaves in the first chunk's workspace the sum over all
   Ref<float> values;
 };
 
+// Eligibility traces (Sutton 1988): e <- decay e + g.
+struct UpdateTraces {
+  int64_t count;
+  Ref<float> grads, traces;
+  Ref<double> decay;
+};
+struct TraceGradient {  // g <- -delta e, for optimizers of gradients
+  int64_t count;
+  Ref<float> traces, grads;
+  Ref<double> delta;
+};
+
 // Rules by which step sizes, or limits of them, follow from what is learned. Who owns one: the network, a layer, a unit (its incoming
 // weights and bias), or every weight.
 enum class StepRule : uint32_t { idbd, autostep, obgd, adaptive_obgd };
@@ -279,7 +316,9 @@ struct StepSizes {
   Scope scope;
   int32_t rows, owners;
   Ref<float> weights, grads, curvature;
-  Ref<float> trace;                              // h, of each weight
+  Ref<float> now;                                // where grads are traces: the gradient that they were last given
+  Ref<double> delta;                             // likewise: weights move along delta times traces
+  Ref<float> trace;                             // h, of each weight
   Ref<float> log_step, scale, count;             // of each weight: b; v; n
   Ref<float> owner_log_step, owner_scale;        // of each owner, where weights own none: b; v
   Ref<double> sums;                              // scratch [rows, 2]: of -g h and c; or of what a bound is over
@@ -395,7 +434,7 @@ struct UnitReplace {
   int32_t transfer_mean_to_bias;
   Ref<uint8_t> replaced;
   Ref<float> weights;  // start of all the network's weights: where WeightState lines up
-  WeightState state[3];
+  WeightState state[4];
   WeightState unit_state[2];  // the same for each unit of the network; the group's first is first_row
   int32_t first_row;
   Ref<uint64_t> seed;
@@ -428,7 +467,9 @@ struct Advance {  // the end of a step
   X(SgdStep, sgd_step)                             \
   X(AdamStep, adam_step)                           \
   X(Square, square)                                \
-  X(AddChunks, add_chunks)                         \
+  X(UpdateTraces, update_traces)                   \
+  X(TraceGradient, trace_gradient)                 \
+  X(AddChunks, add_chunks)                        \
   X(MeasureSteps, measure_steps)                   \
   X(ApplySteps, apply_steps)                       \
   X(Perturb, perturb)                              \
@@ -441,7 +482,10 @@ struct Advance {  // the end of a step
   X(Tally, tally)                    \
   X(EndEpoch, end_epoch)             \
   X(PolicyLoss, policy_loss)         \
-  X(DrawAction, draw_action)         \
+  X(TdError, td_error)             \
+  X(PolicyGradient, policy_gradient) \
+  X(ChooseAction, choose_action)   \
+  X(DrawAction, draw_action)        \
   X(CurvatureProbe, curvature_probe) \
   X(OwnSteps, own_steps)             \
   X(BoundSteps, bound_steps)         \

@@ -18,6 +18,7 @@ enum class Stream : uint32_t {
   images = 7,
   actions = 8,
   curvature = 9,
+  exploration = 10,
 };
 
 struct Random4 {

@@ -23,6 +23,9 @@ class CpuBackend final : public Backend {
   void curvature_probe(const CurvatureProbe& op, const Play& play) override { cpu::curvature_probe(op, play); }
   void own_steps(const OwnSteps& op, const Play& play) override { cpu::own_steps(op, play); }
   void bound_steps(const BoundSteps& op, const Play& play) override { cpu::bound_steps(op, play); }
+  void td_error(const TdError& op, const Play& play) override { cpu::td_error(op, play); }
+  void policy_gradient(const PolicyGradient& op, const Play& play) override { cpu::policy_gradient(op, play); }
+  void choose_action(const ChooseAction& op, const Play& play) override { cpu::choose_action(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
   void select_dormant(const SelectDormant& op, const Play& play) override { cpu::select_dormant(op, play); }

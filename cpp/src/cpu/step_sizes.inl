@@ -37,13 +37,14 @@ void apply_steps(const ApplySteps& op, const Play& play) {
   const StepArrays arrays = arrays_of(op.all, play, 0);
   const StepLayer& layer = op.layer;
   const float* factors = play.at(op.all.factors) + 2 * layer.first_row;
+  const double reach = reach_of(op.all, play, 0);
   with_weight_rule(op.all, [&](auto rule) {
     for (int row = 0; row < layer.rows; ++row) {
       const float first = factors[2 * row], second = factors[2 * row + 1];
       const int64_t from = layer.weight + static_cast<int64_t>(row) * layer.columns, to = from + layer.columns;
 #pragma GCC ivdep
-      for (int64_t i = from; i < to; ++i) rule.apply(arrays, i, first, second);
-      if (layer.bias >= 0) rule.apply(arrays, layer.bias + row, first, second);
+      for (int64_t i = from; i < to; ++i) rule.apply(arrays, i, first, second, reach);
+      if (layer.bias >= 0) rule.apply(arrays, layer.bias + row, first, second, reach);
     }
   });
   const bool finite = all_finite(arrays.w + layer.weight, round_up(static_cast<int64_t>(layer.rows) * layer.columns, 16)) &&

@@ -46,6 +46,20 @@ void add_chunks(const AddChunks& op, const Play& play) {
   }
 }
 
+void update_traces(const UpdateTraces& op, const Play& play) {
+  const float *g = play.at(op.grads), decay = static_cast<float>(*play.at(op.decay));
+  float* e = play.at(op.traces);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < op.count; ++i) e[i] = decay * e[i] + g[i];
+}
+
+void trace_gradient(const TraceGradient& op, const Play& play) {
+  const float *e = play.at(op.traces), delta = static_cast<float>(*play.at(op.delta));
+  float* g = play.at(op.grads);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < op.count; ++i) g[i] = -delta * e[i];
+}
+
 void clip_gradient(const ClipGradient& op, const Play& play) {
   add_chunks({op.count, op.grads}, play);
   float* g = play.at(op.grads);

@@ -95,7 +95,7 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   training_ = {};
   update_.clear();
   training_.tape = network_->record(work, capacity, true, needs_curvature(optimizer_));
-  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}, {}, {}};
+  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}, {}, {}, {}};
   if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
     clip_ = recording.number("ClippedPolicy", "clip", policy->clip, 0, HUGE_VAL);
     entropy_ = recording.number("ClippedPolicy", "entropy", policy->entropy, 0, HUGE_VAL);

@@ -22,6 +22,11 @@ struct Recording {
   std::vector<WeightState> weight_state;              // what the optimizer keeps for each weight
   std::vector<WeightState> unit_state;                // and for each unit, in the order of rows
   std::vector<Ref<uint8_t>> replaced;                 // of each unit group, where a rule replaces units
+  struct Traces {
+    Ref<float> values;
+    Ref<double> delta;
+  };
+  std::optional<Traces> traces;         // of gradients, along which weights move
   std::optional<StepSizes> step_sizes;                // where they follow from what is learned
   std::vector<std::string> owners;                    // names of the rules so far
 

@@ -32,14 +32,19 @@ StepSizes begin(const std::string& owner, StepRule rule, const std::string& scop
   for (const StepLayer& layer : layers) all.rows += layer.rows;
   all.owners = all.scope == Scope::network ? 1 : all.scope == Scope::layer ? static_cast<int32_t>(layers.size()) : all.rows;
   all.weights = r.network.weights();
-  all.grads = r.tape.grads;
-  all.curvature = r.tape.curvatures;
+  all.grads = r.traces ? r.traces->values : r.tape.grads;
+  if (r.traces) {
+    all.delta = r.traces->delta;
+    if (rule == StepRule::idbd || rule == StepRule::autostep) all.now = r.tape.grads;
+  } else {
+    all.curvature = r.tape.curvatures;
+  }
   all.sums = r.work.take<double>(static_cast<std::size_t>(2 * all.rows));
   all.factors = r.layout.add<float>("optimizer.factors", {all.rows, 2});
   r.layout.slot("optimizer.factors").cleared_on_restart = true;
   all.alive = r.alive;
   for (const Ref<float> values : {all.grads, all.curvature})
-    if (values.present()) r.update.push_back(AddChunks{r.network.weights_count(), values});
+    if (values.present() && !r.traces) r.update.push_back(AddChunks{r.network.weights_count(), values});
   return all;
 }
 

@@ -43,7 +43,8 @@ KLOPF_FN void bound_rows(const BoundSteps& op, const Play& play, int run, int k)
   float* factors = play.at(all.factors, run);
   const Rows rows = rows_of(op, k);
   if (all.rule != StepRule::autostep) {
-    const double alpha = obgd_step(*play.at(all.step_size, run), *play.at(all.meta_step_size, run), total(sums, rows, 0));
+    const double reach = reach_of(all, play, run) * total(sums, rows, 0);
+    const double alpha = obgd_step(*play.at(all.step_size, run), *play.at(all.meta_step_size, run), reach);
     for (int r = rows.first; r < rows.first + rows.count; ++r) factors[2 * r] = static_cast<float>(alpha);
     return;
   }

@@ -8,7 +8,9 @@
 namespace klopf {
 
 // Numbers of a target: an action, the logarithm of its probability, its advantage.
-KLOPF_FN int action_size(Distribution distribution, int outputs) { return distribution == Distribution::gaussian ? outputs : 1; }
+KLOPF_FN int action_size(Distribution distribution, int outputs) {
+  return distribution == Distribution::gaussian ? outputs : distribution == Distribution::softplus ? outputs / 2 : 1;
+}
 KLOPF_FN int policy_target_size(Distribution distribution, int outputs) { return action_size(distribution, outputs) + 2; }
 
 constexpr double half_log_2_pi = 0.91893853320467274178;
@@ -85,11 +87,36 @@ KLOPF_FN Surrogate policy_sample(const PolicyLoss& op, const float* output, cons
   return found;
 }
 
+// Deviations by softplus, log(1 + e^x), and its slope.
+KLOPF_FN double softplus(double x) { return x > 30 ? x : log1p(exp(x)); }
+KLOPF_FN double softplus_slope(double x) { return 1 / (1 + exp(-x)); }
+
+// d (log pi(a | s) + weight H) / d output.
+KLOPF_FN void policy_gradient(Distribution distribution, const float* output, int outputs, const float* action, double weight, float* grad) {
+  if (distribution == Distribution::softplus) {
+    const int size = outputs / 2;
+    for (int o = 0; o < size; ++o) {
+      const double std = softplus(output[size + o]), z = (static_cast<double>(action[o]) - output[o]) / std;
+      grad[o] = static_cast<float>(z / std);
+      grad[size + o] = static_cast<float>(((z * z - 1) + weight) / std * softplus_slope(output[size + o]));
+    }
+    return;
+  }
+  const double all = log_sum(output, outputs), h = entropy(distribution, output, nullptr, outputs);
+  for (int o = 0; o < outputs; ++o) {
+    const double log_p = output[o] - all, p = exp(log_p);
+    grad[o] = static_cast<float>((o == static_cast<int>(action[0])) - p - weight * p * (log_p + h));
+  }
+}
+
 // The o-th number of an action.
-KLOPF_FN float gaussian_action(float mean, float log_std, uint64_t seed, int64_t step, int o) {
+KLOPF_FN float normal_at(uint64_t seed, int64_t step, int o) {
   const Random4 r = random4(seed, Stream::actions, 0, static_cast<uint64_t>(step), static_cast<uint32_t>(o / 4));
   const Normal2 normal = o % 4 < 2 ? normal2(r.v[0], r.v[1]) : normal2(r.v[2], r.v[3]);
-  return mean + expf(log_std) * (o % 2 == 0 ? normal.first : normal.second);
+  return o % 2 == 0 ? normal.first : normal.second;
+}
+KLOPF_FN float gaussian_action(float mean, float log_std, uint64_t seed, int64_t step, int o) {
+  return mean + expf(log_std) * normal_at(seed, step, o);
 }
 KLOPF_FN int categorical_action(const float* output, int outputs, uint64_t seed, int64_t step) {
   const double all = log_sum(output, outputs), u = uniform_at(seed, Stream::actions, 0, static_cast<uint64_t>(step), 0);
@@ -101,10 +128,14 @@ KLOPF_FN int categorical_action(const float* output, int outputs, uint64_t seed,
   return outputs - 1;
 }
 
-// An action, and behind it the logarithm of its probability.
+// An action, and behind it the logarithm of its probability (not of softplus).
 KLOPF_FN void draw(const DrawAction& op, const float* output, const float* log_std, double* inverse_std, uint64_t seed, float* action) {
   const int size = action_size(op.distribution, op.outputs);
   fill_inverse_std(op.distribution, log_std, op.outputs, inverse_std);
+  if (op.distribution == Distribution::softplus) {
+    for (int o = 0; o < size; ++o) action[o] = output[o] + static_cast<float>(softplus(output[size + o])) * normal_at(seed, op.step, o);
+    return;
+  }
   if (op.distribution == Distribution::categorical) action[0] = static_cast<float>(categorical_action(output, op.outputs, seed, op.step));
   else
     for (int o = 0; o < size; ++o) action[o] = gaussian_action(output[o], log_std[o], seed, op.step, o);

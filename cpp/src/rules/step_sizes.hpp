@@ -57,55 +57,83 @@ KLOPF_FN double obgd_step(double alpha, double kappa, double reach) {
   const double excess = reach * alpha * kappa;
   return excess > 1 ? alpha / excess : alpha;
 }
-// AdaptiveObGD's z: g over the root of its mean square. v and n are the running sums of squares and of what they count for.
-KLOPF_FN float adaptive(float g, float& v, float& n, float decay, float epsilon) {
+// AdaptiveObGD moves along g over the root of its mean square. v and n are the running sums of squares and of what they count for.
+KLOPF_FN void mean_square(float g, float& v, float& n, float decay) {
   v = decay * v + (1 - decay) * (g * g);
   n = decay * n + (1 - decay);
-  return g / sqrtf(v / n + epsilon);
 }
+KLOPF_FN float over_root(float g, float v, float n, float epsilon) { return g / sqrtf(v / n + epsilon); }
 
 // What a rule does to the i-th weight of a run; `own`: every weight owns its step size, or its bound.
 struct StepArrays {
-  float *w, *g, *h, *b, *v, *n;
-  const float* c;
+  float* w;
+  const float* g;  // gradients; or traces, of which -delta times are
+  float *h, *b, *v, *n;
+  const float *c, *now;
   float initial, meta, decay, epsilon;
+  float sign;  // of gradients 1, of traces -delta
+  KLOPF_MEMBER_FN float gradient(int64_t i) const { return sign * g[i]; }
+  // Of the newest sample alone, and the curvature along the trace (TIDBD): both as above where there are no traces.
+  KLOPF_MEMBER_FN float newest(int64_t i) const { return now ? sign * now[i] : g[i]; }
+  KLOPF_MEMBER_FN float curvature(int64_t i) const { return now ? now[i] * g[i] : c[i]; }
 };
+KLOPF_FN double reach_of(const StepSizes& all, const Play& play, int run) {  // max(|delta|, 1)
+  const double delta = all.delta.present() ? *play.at(all.delta, run) : 1.0, size = delta < 0 ? -delta : delta;
+  return size > 1 ? size : 1.0;
+}
 KLOPF_FN StepArrays arrays_of(const StepSizes& all, const Play& play, int run) {
   const auto number = [&](Ref<double> ref) { return ref.present() ? static_cast<float>(*play.at(ref, run)) : 0.0f; };
-  return {play.at(all.weights, run),  play.at(all.grads, run), play.at(all.trace, run),     play.at(all.log_step, run),
-          play.at(all.scale, run),    play.at(all.count, run), play.at(all.curvature, run), number(all.step_size),
-          number(all.meta_step_size), number(all.decay),       number(all.epsilon)};
+  return {play.at(all.weights, run),
+          play.at(all.grads, run),
+          play.at(all.trace, run),
+          play.at(all.log_step, run),
+          play.at(all.scale, run),
+          play.at(all.count, run),
+          play.at(all.curvature, run),
+          play.at(all.now, run),
+          number(all.step_size),
+          number(all.meta_step_size),
+          number(all.decay),
+          number(all.epsilon),
+          all.delta.present() ? -number(all.delta) : 1.0f};
 }
 template <StepRule rule, bool own>
 struct WeightRule {
   static constexpr bool bounded = rule == StepRule::obgd || rule == StepRule::adaptive_obgd;
   // Adds what its row's sums are over.
   KLOPF_MEMBER_FN void measure(const StepArrays& a, AutostepRates rates, int64_t i, float& first, float& second) const {
-    if constexpr (rule == StepRule::adaptive_obgd) a.g[i] = adaptive(a.g[i], a.v[i], a.n[i], a.decay, a.epsilon);
+    if constexpr (rule == StepRule::adaptive_obgd) mean_square(a.gradient(i), a.v[i], a.n[i], a.decay);
     if constexpr (bounded) {
-      first += a.g[i] < 0 ? -a.g[i] : a.g[i];
+      const float z = along(a, i);
+      first += z < 0 ? -z : z;
     } else if constexpr (own) {  // Autostep: IDBD needs no sums
-      autostep(a.b[i], a.v[i], -(a.g[i] * a.h[i]), a.c[i], rates);
-      second += a.initial * exp_of(a.b[i]) * a.c[i];
+      autostep(a.b[i], a.v[i], -(a.newest(i) * a.h[i]), a.curvature(i), rates);
+      second += a.initial * exp_of(a.b[i]) * a.curvature(i);
     } else {
-      first -= a.g[i] * a.h[i];
-      second += a.c[i];
+      first -= a.newest(i) * a.h[i];
+      second += a.curvature(i);
     }
   }
-  // With its row's factors.
-  KLOPF_MEMBER_FN void apply(const StepArrays& a, int64_t i, float first, float second) const {
+  // With its row's factors. reach: of what a weight that has its own bound moves along.
+  KLOPF_MEMBER_FN void apply(const StepArrays& a, int64_t i, float first, float second, double reach) const {
     if constexpr (bounded && own) {
-      const float z = rule == StepRule::obgd ? a.g[i] : adaptive(a.g[i], a.v[i], a.n[i], a.decay, a.epsilon);
-      a.w[i] -= static_cast<float>(obgd_step(a.initial, a.meta, z < 0 ? -z : z)) * z;
+      if constexpr (rule == StepRule::adaptive_obgd) mean_square(a.gradient(i), a.v[i], a.n[i], a.decay);
+      const float z = along(a, i);
+      a.w[i] -= static_cast<float>(obgd_step(a.initial, a.meta, reach * (z < 0 ? -z : z))) * (a.sign * z);
     } else if constexpr (bounded) {
-      a.w[i] -= first * a.g[i];
+      a.w[i] -= first * (a.sign * along(a, i));
     } else if constexpr (own) {
-      a.b[i] = rule == StepRule::idbd ? idbd(a.b[i], -(a.g[i] * a.h[i]), a.meta) : a.b[i] - first;
+      a.b[i] = rule == StepRule::idbd ? idbd(a.b[i], -(a.newest(i) * a.h[i]), a.meta) : a.b[i] - first;
       const float alpha = a.initial * exp_of(a.b[i]);
-      follow(a.w[i], a.h[i], a.g[i], alpha, kept(alpha, a.c[i]));
+      follow(a.w[i], a.h[i], a.gradient(i), alpha, kept(alpha, a.curvature(i)));
     } else {
-      follow(a.w[i], a.h[i], a.g[i], first, second);
+      follow(a.w[i], a.h[i], a.gradient(i), first, second);
     }
+  }
+  // What ObGD moves along, but for its sign.
+  KLOPF_MEMBER_FN float along(const StepArrays& a, int64_t i) const {
+    if constexpr (rule == StepRule::adaptive_obgd) return over_root(a.g[i], a.v[i], a.n[i], a.epsilon);
+    else return a.g[i];
   }
 };
 // Calls work(WeightRule{}) for the rule and its scope.

@@ -1,0 +1,385 @@
+#include "klopf/stream.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "klopf/error.hpp"
+#include "klopf/threads.hpp"
+#include "learn/record.hpp"
+#include "rules/policies.hpp"
+
+namespace klopf {
+namespace {
+
+void expect(bool holds, const std::string& claim) {
+  if (!holds) throw Error("[stream] " + claim);
+}
+
+const std::vector<std::string> methods{"ac", "q", "sarsa", "td"};
+
+void expect_range(const char* name, const PerRun& value, int runs, double high) {
+  expect(value.values.size() == 1 || value.values.size() == static_cast<std::size_t>(runs),
+         std::string(name) + " must be one number or " + std::to_string(runs) + " (one for each run), got " +
+             std::to_string(value.values.size()));
+  for (const double v : value.values)
+    expect(v >= 0 && v <= high, std::string(name) + (std::isinf(high) ? " must not be negative, got " : " must be in [0, 1], got ") + number_text(v));
+}
+
+}  // namespace
+
+StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, StreamOptions options)
+    : options_(std::move(options)) {
+  expect(value != nullptr, "value must be given, got none");
+  const std::string& method = options_.method;
+  static_cast<void>(choice("stream", "method", method, methods));
+  const bool actor = method == "ac";
+  expect(actor == (policy != nullptr), actor ? "an actor-critic needs a policy" : "only an actor-critic has a policy");
+  runs_ = value->runs();
+  inputs_ = value->input_size();
+  const int outputs = static_cast<int>(value->outputs());
+  if (actor || method == "td") expect(outputs == 1, "value must have one output, got " + std::to_string(outputs));
+  const int distribution = choice("stream", "distribution", options_.distribution, {"softplus", "categorical"});
+  if (policy) {
+    const NetworkOptions &p = policy->options(), &v = value->options();
+    expect(p.seeds == v.seeds && p.input_shape == v.input_shape && p.device == v.device,
+           "policy and value must have the same seeds, input_shape and device");
+    expect(p.stream != v.stream, "policy and value draw the same weights: make one of them with stream=1");
+    expect(distribution == 1 || policy->outputs() % 2 == 0,
+           "a policy by softplus has two outputs for each number of an action, got " + std::to_string(policy->outputs()));
+  }
+  expect_range("discount", options_.discount, runs_, 1);
+  expect_range("trace_decay", options_.trace_decay, runs_, 1);
+  expect_range("entropy", options_.entropy, runs_, HUGE_VAL);
+  for (const double e : {options_.epsilon, options_.last_epsilon}) expect(e >= 0 && e <= 1, "epsilon must be in [0, 1], got " + number_text(e));
+  expect(options_.exploration_steps >= 1, "exploration_steps must be at least 1, got " + std::to_string(options_.exploration_steps));
+  static_cast<void>(choice("stream", "trace_cut", options_.trace_cut, {"reference", "watkins"}));
+  static_cast<void>(choice("stream", "truncation", options_.truncation, {"terminal", "bootstrap"}));
+
+  const Distribution kind = distribution == 0 ? Distribution::softplus : Distribution::categorical;
+  action_size_ = policy ? klopf::action_size(kind, static_cast<int>(policy->outputs())) : 1;
+  shared_ = {layout_.add<double>("delta"), layout_.add<double>("decay"), layout_.add<int32_t>("alive")};
+  reward_ = layout_.add<double>("reward");
+  discount_ = layout_.add<double>("discount");
+  entropy_ = layout_.add<double>("entropy");
+  epsilon_ = layout_.add<double>("epsilon");
+  action_ = layout_.add<float>("action", {action_size_ + 1});
+  index_ = layout_.add<int32_t>("index");
+  next_index_ = layout_.add<int32_t>("next_index");
+  greedy_ = layout_.add<int32_t>("greedy");
+
+  value_.emplace("stream", value, options_.value_optimizer, options_.rules, shared_);
+  error_ = {method == "q" ? Judge::best_action : method == "sarsa" ? Judge::next_action : Judge::state, outputs, value_->now().output,
+            value_->ahead().output, value_->now().grad_output, reward_, discount_, shared_.delta, index_, next_index_, shared_.alive};
+  const Ref<uint64_t> seed = value->seed();
+  choose_ = {outputs, 0, value_->now().output, epsilon_, index_, greedy_, seed};
+  choose_ahead_ = {outputs, 0, value_->ahead().output, epsilon_, next_index_, greedy_, seed};
+  if (policy) {
+    policy_.emplace("stream", policy, options_.optimizer, options_.rules, shared_);
+    const int32_t of_policy = static_cast<int32_t>(policy->outputs());
+    gradient_ = {kind, of_policy, policy_->now().output, policy_->now().grad_output, action_, shared_.delta, entropy_};
+    draw_ = {kind, of_policy, 0, policy_->now().output, {}, policy_->work().take<double>(static_cast<std::size_t>(of_policy)), action_, policy->seed()};
+    policy_->complete();
+  }
+  value_->complete();
+  blocks_ = Blocks(runs_, layout_.bytes(), value->backend().memory());
+  blocks_.on_host(true);
+  for (int r = 0; r < runs_; ++r) {
+    *blocks_.at(shared_.alive, r) = 1;
+    *blocks_.at(entropy_, r) = options_.entropy[r];
+  }
+  const std::size_t numbers = static_cast<std::size_t>(runs_ * inputs_);
+  next_.resize(numbers), first_.resize(numbers);
+  cut_.assign(static_cast<std::size_t>(runs_), 1);
+  if (options_.normalise_observations) moments_ = RunningMoments(runs_, inputs_);
+  if (options_.scale_rewards) scale_ = RewardScale(runs_);
+}
+
+double StreamAgent::epsilon_now() const {
+  const double share = std::min(1.0, static_cast<double>(step_) / static_cast<double>(options_.exploration_steps));
+  return options_.epsilon + (options_.last_epsilon - options_.epsilon) * share;
+}
+
+StreamAgent::Plays StreamAgent::plays(int run) const {
+  Plays plays;
+  const auto share = [&](Play& play) {
+    play.base[space_agent] = value_->network().together() ? blocks_.to_play() : blocks_.block(run);
+    play.stride[space_agent] = blocks_.stride();
+    if (value_->network().together()) play.active = shared_.alive;
+  };
+  share(plays.value = value_->play(run));
+  if (policy_) share(plays.policy = policy_->play(run));
+  return plays;
+}
+
+// work(plays, run) for each run that is alive; or once for all, where they are played together.
+template <class F>
+void StreamAgent::each_run(F work) const {
+  if (value_->network().together()) {
+    Plays all = plays(0);
+    return work(all, 0);
+  }
+  auto one = [&](int64_t run, int) {
+    if (!*blocks_.at(shared_.alive, static_cast<int>(run))) return;
+    Plays of_run = plays(static_cast<int>(run));
+    work(of_run, static_cast<int>(run));
+  };
+  if (runs_ == 1) one(0, 0);
+  else parallel_for(runs_, get_threads(), one);
+}
+
+// The networks' next sample.
+void StreamAgent::give(Plays& plays, int run, const std::vector<float>& samples) const {
+  Samples given;
+  given.x = samples.data();
+  given.count = 1;
+  given.per_run = true;
+  const auto put = [&](const TraceLearner& learner, Play& play) {
+    Network& network = learner.network();
+    play.batch = network.batch(network.together() ? network.stage(given) : given, run, 0, 1);
+  };
+  put(*value_, plays.value);
+  if (policy_) put(*policy_, plays.policy);
+}
+
+// From the networks' passes at the sample and ahead.
+void StreamAgent::update(const Plays& plays) {
+  Backend& backend = value_->network().backend();
+  backend.td_error(error_, plays.value);
+  const auto lives = [&] { return value_->network().together() || *plays.value.at(shared_.alive); };
+  if (lives()) value_->learn(plays.value);
+  if (!policy_ || !lives()) return;
+  backend.policy_gradient(gradient_, plays.policy);
+  policy_->learn(plays.policy);
+}
+
+// At the sample where the next action is taken.
+void StreamAgent::look(Plays& plays, int run) const {
+  give(plays, run, first_);
+  value_->look(plays.value);
+  if (policy_) policy_->look(plays.policy);
+}
+
+// And that action.
+void StreamAgent::act(const Plays& plays) const {
+  Backend& backend = value_->network().backend();
+  if (policy_) {
+    DrawAction draw = draw_;
+    draw.step = step_;
+    backend.draw_action(draw, plays.policy);
+  } else if (acts()) {
+    ChooseAction choose = choose_;
+    choose.step = 2 * step_;
+    backend.choose_action(choose, plays.value);
+  }
+}
+
+std::vector<float> StreamAgent::actions() const {
+  if (!acts()) {
+    Samples given;
+    given.x = first_.data();
+    given.count = 1;
+    given.per_run = true;
+    return value_->network().infer(given);
+  }
+  blocks_.on_host(false);
+  std::vector<float> all(static_cast<std::size_t>(runs_ * action_size_));
+  for (int run = 0; run < runs_; ++run) {
+    float* to = all.data() + run * action_size_;
+    const float* drawn = blocks_.at(action_, run);
+    if (!*blocks_.at(shared_.alive, run)) std::fill_n(to, action_size_, 0.0f);
+    else if (policy_) std::copy_n(drawn, action_size_, to);
+    else *to = static_cast<float>(*blocks_.at(index_, run));
+  }
+  return all;
+}
+
+void StreamAgent::see(int run, const double* observation, float* out) {
+  if (moments_.present()) return moments_.normalise(run, observation, out, true);
+  for (int64_t i = 0; i < inputs_; ++i) out[i] = static_cast<float>(observation[i]);
+}
+
+std::vector<float> StreamAgent::begin(const double* observations) {
+  blocks_.on_host(true);
+  for (int run = 0; run < runs_; ++run) {
+    see(run, observations + run * inputs_, first_.data() + run * inputs_);
+    *blocks_.at(epsilon_, run) = epsilon_now();
+  }
+  std::fill(cut_.begin(), cut_.end(), uint8_t{1});
+  each_run([&](Plays& plays, int run) {
+    look(plays, run);
+    act(plays);
+  });
+  begun_ = true;
+  return actions();
+}
+
+// Before an update: what it depends on beside samples.
+void StreamAgent::prepare(int run, double reward, bool terminal) {
+  const std::size_t at = static_cast<std::size_t>(run);
+  const bool watkins = options_.method == "q" && options_.trace_cut == "watkins" && !*blocks_.at(greedy_, run);
+  const double discount = options_.discount[run];
+  *blocks_.at(reward_, run) = reward;
+  *blocks_.at(discount_, run) = terminal ? 0.0 : discount;
+  *blocks_.at(shared_.decay, run) = cut_[at] || watkins ? 0.0 : discount * options_.trace_decay[run];
+  *blocks_.at(epsilon_, run) = epsilon_now();
+  cut_[at] = terminal || (options_.method == "q" && options_.trace_cut == "reference" && !*blocks_.at(greedy_, run));
+}
+
+std::vector<float> StreamAgent::step(const double* observations, const double* rewards, const uint8_t* terminated, const uint8_t* truncated,
+                                     const double* final_observations) {
+  expect(begun_, "step() needs a begin() before it");
+  const bool bootstrap = options_.truncation == "bootstrap";
+  for (int run = 0; run < runs_; ++run)
+    expect(!bootstrap || !truncated[run] || terminated[run] || final_observations,
+           "final_observation must be given where an episode is truncated, for its value");
+  blocks_.on_host(true);
+  std::vector<uint8_t> ended(static_cast<std::size_t>(runs_));
+  for (int run = 0; run < runs_; ++run) {
+    const int64_t at = run * inputs_;
+    const bool ends = terminated[run] || truncated[run];
+    ended[static_cast<std::size_t>(run)] = ends;
+    const double reward = scale_.present() ? scale_(run, rewards[run], ends, options_.discount[run]) : rewards[run];
+    if (ends && final_observations) see(run, final_observations + at, next_.data() + at);
+    see(run, observations + at, first_.data() + at);
+    if (!ends) std::copy_n(first_.data() + at, inputs_, next_.data() + at);
+    prepare(run, reward, terminated[run] || (ends && !bootstrap));
+    if (ends) cut_[static_cast<std::size_t>(run)] = 1;
+  }
+  const bool sarsa = options_.method == "sarsa";
+  each_run([&](Plays& plays, int run) {
+    give(plays, run, next_);
+    value_->judge(plays.value);
+    if (sarsa) {
+      ChooseAction choose = choose_ahead_;
+      choose.step = 2 * step_ + 1;
+      value_->network().backend().choose_action(choose, plays.value);
+    }
+    update(plays);
+  });
+  ++step_;
+  each_run([&](Plays& plays, int run) {
+    look(plays, run);
+    act(plays);
+  });
+  if (sarsa) {
+    blocks_.on_host(true);
+    for (int run = 0; run < runs_; ++run)
+      if (!ended[static_cast<std::size_t>(run)]) *blocks_.at(index_, run) = *blocks_.at(next_index_, run);
+  }
+  return actions();
+}
+
+std::vector<double> StreamAgent::learn(const double* observations, const double* actions, const double* rewards,
+                                       const double* next_observations, const uint8_t* terminated, const double* next_actions,
+                                       const uint8_t* greedy) {
+  expect(options_.method != "sarsa" || next_actions, "next_action must be given for SARSA");
+  blocks_.on_host(true);
+  for (int64_t i = 0; i < runs_ * inputs_; ++i) {
+    first_[static_cast<std::size_t>(i)] = static_cast<float>(observations[i]);
+    next_[static_cast<std::size_t>(i)] = static_cast<float>(next_observations[i]);
+  }
+  for (int run = 0; run < runs_; ++run) {
+    for (int64_t i = 0; i < action_size_; ++i) blocks_.at(action_, run)[i] = static_cast<float>(actions[run * action_size_ + i]);
+    *blocks_.at(index_, run) = static_cast<int32_t>(actions[run * action_size_]);
+    if (next_actions) *blocks_.at(next_index_, run) = static_cast<int32_t>(next_actions[run]);
+    *blocks_.at(greedy_, run) = greedy ? greedy[run] : 1;
+    prepare(run, rewards[run], terminated[run]);
+  }
+  each_run([&](Plays& plays, int run) {
+    look(plays, run);
+    give(plays, run, next_);
+    value_->judge(plays.value);
+    update(plays);
+  });
+  ++step_;
+  begun_ = false;
+  return blocks_.fetch(shared_.delta);
+}
+
+std::vector<uint8_t> StreamAgent::alive() const {
+  const std::vector<int32_t> all = blocks_.fetch(shared_.alive);
+  return {all.begin(), all.end()};
+}
+
+namespace {
+
+constexpr const char* owners[] = {"policy.", "value."};
+constexpr const char *moments_name = "observation_moments.", *scale_name = "reward_scale.";
+
+template <class T>
+Array array_of(const char* name, Type type, std::vector<int64_t> shape, const T* values, std::size_t count) {
+  Array array{name, type, std::move(shape), std::vector<char>(count * sizeof(T))};
+  std::memcpy(array.data.data(), values, array.data.size());
+  return array;
+}
+
+}  // namespace
+
+std::vector<Array> StreamAgent::own_state() const {
+  std::vector<Array> all = read_slots(layout_, blocks_, {});
+  const int64_t counts[] = {step_, begun_};
+  all.push_back(array_of("counts", Type::int64, {2}, counts, 2));
+  all.push_back(array_of("traces_cut", Type::uint8, {runs_}, cut_.data(), cut_.size()));
+  all.push_back(array_of("observation", Type::float32, {runs_, inputs_}, first_.data(), first_.size()));
+  for (Array& array : moments_.state(moments_name)) all.push_back(std::move(array));
+  for (Array& array : scale_.state(scale_name)) all.push_back(std::move(array));
+  return all;
+}
+
+std::vector<Array> StreamAgent::state() const {
+  std::vector<Array> all = own_state();
+  const std::optional<TraceLearner>* learners[] = {&policy_, &value_};
+  for (int k = 0; k < 2; ++k)
+    if (*learners[k])
+      for (Array& array : (*learners[k])->state()) {
+        array.name = owners[k] + array.name;
+        all.push_back(std::move(array));
+      }
+  return all;
+}
+
+void StreamAgent::load_state(const std::vector<Array>& arrays) {
+  std::vector<Array> of_learner[2], own;
+  for (const Array& array : arrays) {
+    const auto owner = std::find_if(std::begin(owners), std::end(owners), [&](const char* name) { return array.name.starts_with(name); });
+    std::vector<Array>& to = owner == std::end(owners) ? own : of_learner[owner - owners];
+    to.push_back(array);
+    if (owner != std::end(owners)) to.back().name = array.name.substr(std::strlen(*owner));
+  }
+  // All or nothing.
+  std::optional<TraceLearner>* learners[] = {&policy_, &value_};
+  for (int k = 0; k < 2; ++k) {
+    expect(*learners[k] || of_learner[k].empty(), "load_state: there is no policy");
+    if (*learners[k]) (*learners[k])->check_state(of_learner[k]);
+  }
+  std::map<std::string, Array> known;
+  for (Array& array : own_state()) known.emplace(array.name, std::move(array));
+  expect(own.size() == known.size(),
+         "load_state: expected " + std::to_string(known.size()) + " arrays beside the networks', got " + std::to_string(own.size()));
+  for (const Array& array : own) {
+    const auto found = known.find(array.name);
+    expect(found != known.end(), "load_state: does not know \"" + array.name + "\"");
+    const Array& like = found->second;
+    expect(array.type == like.type && array.shape == like.shape && array.data.size() == like.data.size(),
+           "load_state: \"" + array.name + "\" does not fit");
+  }
+  for (int k = 0; k < 2; ++k)
+    if (*learners[k]) (*learners[k])->load_state(of_learner[k]);
+  std::vector<Array> slots;
+  for (const Array& array : own) {
+    moments_.load(moments_name, array);
+    scale_.load(scale_name, array);
+    int64_t counts[2];
+    if (array.name == "counts") std::memcpy(counts, array.data.data(), sizeof counts), step_ = counts[0], begun_ = counts[1] != 0;
+    else if (array.name == "traces_cut") std::memcpy(cut_.data(), array.data.data(), array.data.size());
+    else if (array.name == "observation") std::memcpy(first_.data(), array.data.data(), array.data.size());
+    else if (std::any_of(layout_.slots().begin(), layout_.slots().end(), [&](const Slot& slot) { return slot.name == array.name; }))
+      slots.push_back(array);
+  }
+  write_slots(layout_, blocks_, {}, slots, "load_state");
+  if (begun_) each_run([&](Plays& plays, int run) { look(plays, run); });  // activations, of which nothing is stored
+}
+
+}  // namespace klopf

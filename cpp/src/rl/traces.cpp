@@ -1,0 +1,95 @@
+#include "klopf/traces.hpp"
+
+#include <algorithm>
+
+#include "klopf/error.hpp"
+#include "learn/record.hpp"
+
+namespace klopf {
+
+TraceLearner::TraceLearner(const std::string& owner, std::shared_ptr<Network> network, const Optimizer& optimizer,
+                           const std::vector<Rule>& rules, const Shared& shared)
+    : network_(std::move(network)) {
+  if (network_->log_std().present()) throw Error("[" + owner + "] a network of a streaming agent must not end with LogStd()");
+  const Ref<int64_t> step = layout_.add<int64_t>("step");
+  now_ = network_->record(work_, 1, true);
+  ahead_ = network_->record(work_, 1, false);
+  Recording recording{*network_, layout_, work_, now_, observe_, update_, step, shared.alive, {}, {}, {}, {}, {}, {}, {}};
+  const Ref<float> traces = for_each_weight<float>(recording, "traces");
+  recording.traces = {traces, shared.delta};
+  update_.push_back(UpdateTraces{network_->weights_count(), now_.grads, traces, shared.decay});
+  if (std::holds_alternative<SGD>(optimizer) || std::holds_alternative<Adam>(optimizer))
+    update_.push_back(TraceGradient{network_->weights_count(), traces, now_.grads, shared.delta});
+  record(optimizer, recording);
+  for (const Rule& rule : rules) record(rule, recording);
+  update_.push_back(Advance{step});
+
+  blocks_ = Blocks(network_->runs(), layout_.bytes(), network_->backend().memory());
+  blocks_.on_host(true);
+  for (int r = 0; r < network_->runs(); ++r)
+    for (const auto& [ref, value] : recording.hyper) *blocks_.at(ref, r) = value[r];
+}
+
+void TraceLearner::complete() { workspaces_ = Blocks(network_->runs(), work_.bytes(), network_->backend().memory(), false); }
+
+Play TraceLearner::play(int run) const {
+  if (network_->together()) {
+    Play play = network_->play(workspaces_);
+    play.base[space_learner] = blocks_.to_play();
+    play.stride[space_learner] = blocks_.stride();
+    return play;
+  }
+  Play play;
+  play.base[space_network] = network_->blocks().block(run);
+  play.base[space_learner] = blocks_.block(run);
+  play.base[space_work] = workspaces_.block(run);
+  return play;
+}
+
+void TraceLearner::look(const Play& play) const {
+  play_program(network_->backend(), now_.forward, play);
+  play_program(network_->backend(), observe_, play);
+}
+
+void TraceLearner::judge(const Play& play) const { play_program(network_->backend(), ahead_.forward, play); }
+
+void TraceLearner::learn(const Play& play) const {
+  play_program(network_->backend(), now_.backward, play);
+  play_program(network_->backend(), update_, play);
+}
+
+std::vector<Array> TraceLearner::state() const {
+  std::vector<Array> all = network_->state();
+  for (Array& array : read_slots(layout_, blocks_, network_->parameters())) all.push_back(std::move(array));
+  return all;
+}
+
+namespace {
+
+// Those of the network, and the learner's own.
+std::pair<std::vector<Array>, std::vector<Array>> split(const Network& network, const std::vector<Array>& arrays) {
+  std::pair<std::vector<Array>, std::vector<Array>> parts;
+  const std::vector<Array> known = network.state();
+  for (const Array& array : arrays) {
+    const bool theirs = std::any_of(known.begin(), known.end(), [&](const Array& k) { return k.name == array.name; });
+    (theirs ? parts.first : parts.second).push_back(array);
+  }
+  return parts;
+}
+
+}  // namespace
+
+void TraceLearner::check_state(const std::vector<Array>& arrays) const {
+  const auto [of_network, own] = split(*network_, arrays);
+  check_slots(network_->layout(), network_->blocks(), network_->parameters(), of_network, "load_state");
+  check_slots(layout_, blocks_, network_->parameters(), own, "load_state");
+}
+
+void TraceLearner::load_state(const std::vector<Array>& arrays) {
+  check_state(arrays);
+  const auto [of_network, own] = split(*network_, arrays);
+  write_slots(layout_, blocks_, network_->parameters(), own, "load_state");
+  network_->load_state(of_network);
+}
+
+}  // namespace klopf

@@ -1,0 +1,110 @@
+"""Agents that learn from every step once, and save themselves."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from klopf import _core, checkpoint
+from klopf.arguments import explain_arguments
+from klopf.network import Network
+from klopf.specs import Optimizer, PerRun, Rule, describe, describe_network, made, made_network, plain
+
+_FORMAT = "klopf stream 1"
+
+
+class StreamAgent(_core.StreamAgent):
+    __doc__ = _core.StreamAgent.__doc__
+
+    def __init__(
+        self,
+        policy: Network | None,
+        value: Network,
+        *,
+        method: str = "ac",
+        distribution: str = "softplus",
+        optimizer: Optimizer | None = None,
+        value_optimizer: Optimizer | None = None,
+        rules: list[Rule] | None = None,
+        discount: PerRun = 0.99,
+        trace_decay: PerRun = 0.8,
+        entropy: PerRun = 0.01,
+        epsilon: float = 1.0,
+        last_epsilon: float = 0.01,
+        exploration_steps: int = 1,
+        trace_cut: str = "reference",
+        truncation: str = "terminal",
+        normalise_observations: bool = True,
+        scale_rewards: bool = True,
+    ) -> None:
+        settings: dict[str, Any] = {
+            "method": method,
+            "distribution": distribution,
+            "discount": discount,
+            "trace_decay": trace_decay,
+            "entropy": entropy,
+            "epsilon": epsilon,
+            "last_epsilon": last_epsilon,
+            "exploration_steps": exploration_steps,
+            "trace_cut": trace_cut,
+            "truncation": truncation,
+            "normalise_observations": normalise_observations,
+            "scale_rewards": scale_rewards,
+        }
+        self.optimizer = optimizer or _core.ObGD(kappa=3.0)
+        self.value_optimizer = value_optimizer or _core.ObGD(kappa=2.0)
+        self.rules = list(rules or [])
+        super().__init__(
+            policy,
+            value,
+            optimizer=self.optimizer,
+            value_optimizer=self.value_optimizer,
+            rules=self.rules,
+            **settings,
+        )
+        self.policy, self.value = policy, value
+        self._settings = settings
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes everything to one safetensors file, atomically: exact resume with `StreamAgent.load`.
+
+        Raises:
+            klopf.Error: the file cannot be written.
+        """
+        settings = {
+            "format": _FORMAT,
+            "arithmetic": self.value._arithmetic,
+            "policy": self.policy and describe_network(self.policy),
+            "value": describe_network(self.value),
+            "optimizer": describe(self.optimizer),
+            "value_optimizer": describe(self.value_optimizer),
+            "rules": [describe(rule) for rule in self.rules],
+            "settings": {name: plain(value) for name, value in self._settings.items()},
+        }
+        checkpoint.write(path, self.state(), settings)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], device: str = "cpu", precision: str = "float32") -> StreamAgent:
+        """Agents that go on exactly where the saved ones stood, as `Learner.load` does.
+
+        Raises:
+            klopf.Error: missing, truncated or corrupt file; a file of something else.
+        """
+        arrays, settings = checkpoint.read_saved(path, _FORMAT, "a streaming agent")
+        policy, value = (
+            settings[name] and made_network(settings[name], device, precision) for name in ("policy", "value")
+        )
+        agent = cls(
+            policy,
+            value,
+            optimizer=made(settings["optimizer"]),
+            value_optimizer=made(settings["value_optimizer"]),
+            rules=[made(rule) for rule in settings["rules"]],
+            **settings["settings"],
+        )
+        agent.load_state(arrays)
+        checkpoint.warn_of_other_arithmetic(path, settings["arithmetic"], value._arithmetic)
+        return agent
+
+
+explain_arguments(StreamAgent, "stream", ("__init__", "begin", "step", "learn", "load_state"))
