@@ -1,10 +1,9 @@
 #pragma once
 #include <pybind11/numpy.h>
-
-#include <cmath>
 #include <pybind11/pybind11.h>
 #include <pybind11/typing.h>
 
+#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>

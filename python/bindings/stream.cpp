@@ -15,11 +15,10 @@ std::shared_ptr<StreamAgent> make(std::shared_ptr<Network> policy, std::shared_p
                                   const std::string& trace_cut, const std::string& truncation, bool normalise_observations,
                                   bool scale_rewards) {
   const auto number = [](const char* name, const ArrayLike& value) { return read_numbers("stream", name, value); };
-  return std::make_shared<StreamAgent>(
-      std::move(policy), std::move(value),
-      StreamOptions{method, distribution, optimizer, value_optimizer, rules, number("discount", discount), number("trace_decay", trace_decay),
-                    number("entropy", entropy), epsilon, last_epsilon, exploration_steps, trace_cut, truncation, normalise_observations,
-                    scale_rewards});
+  return std::make_shared<StreamAgent>(std::move(policy), std::move(value),
+                                       StreamOptions{method, distribution, optimizer, value_optimizer, rules, number("discount", discount),
+                                                     number("trace_decay", trace_decay), number("entropy", entropy), epsilon, last_epsilon,
+                                                     exploration_steps, trace_cut, truncation, normalise_observations, scale_rewards});
 }
 
 ArrayLike given(const OptionalArrayLike& value) { return py::reinterpret_borrow<ArrayLike>(value); }
@@ -46,7 +45,8 @@ py::array step(StreamAgent& agent, const ArrayLike& observation, const ArrayLike
   const py::ssize_t runs = agent.runs(), inputs = agent.inputs();
   const auto x = read_array<double>("step", "observation", observation, {runs, inputs});
   const auto r = read_array<double>("step", "reward", reward, {runs});
-  const auto ended = read_array<uint8_t>("step", "terminated", terminated, {runs}), cut = read_array<uint8_t>("step", "truncated", truncated, {runs});
+  const auto ended = read_array<uint8_t>("step", "terminated", terminated, {runs}),
+             cut = read_array<uint8_t>("step", "truncated", truncated, {runs});
   Dense<double> last;
   if (!final_observation.is_none()) last = read_array<double>("step", "final_observation", given(final_observation), {runs, inputs});
   std::vector<float> actions;
@@ -61,7 +61,8 @@ py::array_t<double> learn(StreamAgent& agent, const ArrayLike& observation, cons
                           const ArrayLike& next_observation, const ArrayLike& terminated, const OptionalArrayLike& next_action,
                           const OptionalArrayLike& greedy) {
   const py::ssize_t runs = agent.runs(), inputs = agent.inputs();
-  const std::vector<py::ssize_t> actions = agent.chooses() ? std::vector<py::ssize_t>{runs} : std::vector<py::ssize_t>{runs, agent.action_size()};
+  const std::vector<py::ssize_t> actions =
+      agent.chooses() ? std::vector<py::ssize_t>{runs} : std::vector<py::ssize_t>{runs, agent.action_size()};
   const auto x = read_array<double>("learn", "observation", observation, {runs, inputs});
   const auto a = read_array<double>("learn", "action", action, actions);
   const auto r = read_array<double>("learn", "reward", reward, {runs});
@@ -163,17 +164,18 @@ void bind_stream(py::module_& m) {
   const auto none = py::none();
   py::class_<StreamAgent, std::shared_ptr<StreamAgent>>(m, "StreamAgent", agent_doc)
       .def(py::init(&make), py::arg("policy"), py::arg("value").none(false), py::kw_only(), py::arg("method"), py::arg("distribution"),
-           py::arg("optimizer"), py::arg("value_optimizer"), py::arg("rules"), py::arg("discount"), py::arg("trace_decay"), py::arg("entropy"),
-           py::arg("epsilon"), py::arg("last_epsilon"), py::arg("exploration_steps"), py::arg("trace_cut"), py::arg("truncation"),
-           py::arg("normalise_observations"), py::arg("scale_rewards"))
+           py::arg("optimizer"), py::arg("value_optimizer"), py::arg("rules"), py::arg("discount"), py::arg("trace_decay"),
+           py::arg("entropy"), py::arg("epsilon"), py::arg("last_epsilon"), py::arg("exploration_steps"), py::arg("trace_cut"),
+           py::arg("truncation"), py::arg("normalise_observations"), py::arg("scale_rewards"))
       .def("begin", &begin, py::arg("observation"), begin_doc)
       .def("step", &step, py::arg("observation"), py::arg("reward"), py::arg("terminated"), py::arg("truncated"),
            py::arg("final_observation") = none, step_doc)
-      .def("learn", &learn, py::arg("observation"), py::arg("action"), py::arg("reward"), py::arg("next_observation"), py::arg("terminated"),
-           py::arg("next_action") = none, py::arg("greedy") = none, learn_doc)
+      .def("learn", &learn, py::arg("observation"), py::arg("action"), py::arg("reward"), py::arg("next_observation"),
+           py::arg("terminated"), py::arg("next_action") = none, py::arg("greedy") = none, learn_doc)
       .def_property_readonly("alive", &alive, "bool [R]: False for runs whose numbers were no longer finite; their actions are zero.")
       .def_property_readonly("runs", &StreamAgent::runs, "How many agents there are.")
-      .def("state", [](const StreamAgent& agent) { return to_dict(agent.state()); }, "Everything that learning depends on, by name.")
+      .def(
+          "state", [](const StreamAgent& agent) { return to_dict(agent.state()); }, "Everything that learning depends on, by name.")
       .def(
           "load_state", [](StreamAgent& agent, const ArrayDict& arrays) { agent.load_state(from_dict("load_state", arrays)); },
           py::arg("arrays"), "What state() gave, back in place.");

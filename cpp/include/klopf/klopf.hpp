@@ -5,7 +5,7 @@
 #include "klopf/network.hpp"
 #include "klopf/ppo.hpp"
 #include "klopf/stream.hpp"
-#include "klopf/traces.hpp"
 #include "klopf/synthetic.hpp"
 #include "klopf/threads.hpp"
+#include "klopf/traces.hpp"
 #include "klopf/version.hpp"

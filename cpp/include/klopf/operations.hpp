@@ -185,7 +185,7 @@ struct DrawAction {  // from the policy of one sample
 };
 // Learning by temporal differences, one sample at a time. What follows a sample is judged by the pass `ahead`.
 enum class Judge : uint32_t { state, best_action, next_action };  // v(s'), max_a q(s', a), q(s', a')
-struct TdError {  // delta = r + gamma v(s') - v(s); and which output's gradient is wanted
+struct TdError {                                                  // delta = r + gamma v(s') - v(s); and which output's gradient is wanted
   Judge judge;
   int32_t outputs;
   Ref<float> output, ahead, grad_output;
@@ -296,6 +296,13 @@ struct UpdateTraces {
   Ref<float> grads, traces;
   Ref<double> decay;
 };
+// Of a linear layer at once, nothing stored in between: the gradient of the input, from the weights; traces; sums of their magnitudes by
+// row, of which bounds on steps are made.
+struct LinearBackwardTrace {
+  LinearBackward layer;  // without grad_weight and grad_bias
+  Ref<float> traces, bias_traces;
+  Ref<double> decay, sums;  // sums as in StepSizes, of this layer's first row on
+};
 struct TraceGradient {  // g <- -delta e, for optimizers of gradients
   int64_t count;
   Ref<float> traces, grads;
@@ -318,7 +325,7 @@ struct StepSizes {
   Ref<float> weights, grads, curvature;
   Ref<float> now;                                // where grads are traces: the gradient that they were last given
   Ref<double> delta;                             // likewise: weights move along delta times traces
-  Ref<float> trace;                             // h, of each weight
+  Ref<float> trace;                              // h, of each weight
   Ref<float> log_step, scale, count;             // of each weight: b; v; n
   Ref<float> owner_log_step, owner_scale;        // of each owner, where weights own none: b; v
   Ref<double> sums;                              // scratch [rows, 2]: of -g h and c; or of what a bound is over
@@ -452,6 +459,7 @@ struct Advance {  // the end of a step
   X(LinearForward, linear_forward)                 \
   X(LinearBackward, linear_backward)               \
   X(LinearBackwardSgd, linear_backward_sgd)        \
+  X(LinearBackwardTrace, linear_backward_trace)    \
   X(ConvForward, conv_forward)                     \
   X(ConvBackward, conv_backward)                   \
   X(ConvReluPoolForward, conv_relu_pool_forward)   \
@@ -469,7 +477,7 @@ struct Advance {  // the end of a step
   X(Square, square)                                \
   X(UpdateTraces, update_traces)                   \
   X(TraceGradient, trace_gradient)                 \
-  X(AddChunks, add_chunks)                        \
+  X(AddChunks, add_chunks)                         \
   X(MeasureSteps, measure_steps)                   \
   X(ApplySteps, apply_steps)                       \
   X(Perturb, perturb)                              \
@@ -482,10 +490,10 @@ struct Advance {  // the end of a step
   X(Tally, tally)                    \
   X(EndEpoch, end_epoch)             \
   X(PolicyLoss, policy_loss)         \
-  X(TdError, td_error)             \
+  X(TdError, td_error)               \
   X(PolicyGradient, policy_gradient) \
-  X(ChooseAction, choose_action)   \
-  X(DrawAction, draw_action)        \
+  X(ChooseAction, choose_action)     \
+  X(DrawAction, draw_action)         \
   X(CurvatureProbe, curvature_probe) \
   X(OwnSteps, own_steps)             \
   X(BoundSteps, bound_steps)         \

@@ -48,7 +48,7 @@ class StreamAgent {
   // One update alone, from transitions of the caller's own; nothing is normalised, and no action is drawn. next_actions: of SARSA.
   // greedy: of Q, whether the actions were the best. Returns temporal-difference errors [R].
   std::vector<double> learn(const double* observations, const double* actions, const double* rewards, const double* next_observations,
-                     const uint8_t* terminated, const double* next_actions, const uint8_t* greedy);
+                            const uint8_t* terminated, const double* next_actions, const uint8_t* greedy);
 
   std::vector<uint8_t> alive() const;
   std::vector<Array> state() const;
@@ -90,7 +90,7 @@ class StreamAgent {
   int64_t step_ = 0;
   bool begun_ = false;
   std::vector<float> next_, first_;  // as the networks see them [R, inputs]: what followed; and where the next action is taken
-  std::vector<uint8_t> cut_;               // [R] traces, before the next gradient
+  std::vector<uint8_t> cut_;         // [R] traces, before the next gradient
   RunningMoments moments_;
   RewardScale scale_;
 };

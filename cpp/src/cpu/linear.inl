@@ -101,3 +101,29 @@ void linear_backward_sgd(const LinearBackwardSgd& op, const Play& play) {
   for (int k = 0; k < lanes; ++k) bias_unsound += unsound[k];
   if (!(bias_unsound == 0)) *play.at(op.sgd.alive) = 0;
 }
+
+void linear_backward_trace(const LinearBackwardTrace& op, const Play& play) {
+  const LinearBackward& layer = op.layer;
+  const int inputs = layer.shape.inputs, outputs = layer.shape.outputs;
+  const float *x = play.at(layer.input), *w = play.at(layer.weight), *grad_output = play.at(layer.grad_output);
+  float *e = play.at(op.traces), *bias_e = play.at(op.bias_traces), *grad_input = play.at(layer.grad_input);
+  double* sums = play.at(op.sums);
+  const float decay = static_cast<float>(*play.at(op.decay));
+  const V keep = broadcast(decay);
+  if (grad_input)
+    for (int i = 0; i < inputs; ++i) grad_input[i] = 0;
+  for (int o = 0; o < outputs; ++o, w += inputs, e += inputs) {
+    const V g = broadcast(grad_output[o]);
+    Sum16 sum;
+    int part = 0;
+    for_lanes(inputs, [&](int i, auto get, auto put) {
+      const V trace = keep * get(e + i) + g * get(x + i);
+      put(e + i, trace);
+      sum.part[part] += magnitude(trace);
+      part = (part + 1) % (16 / lanes);
+      if (grad_input) put(grad_input + i, fma(g, get(w + i), get(grad_input + i)));
+    });
+    bias_e[o] = decay * bias_e[o] + grad_output[o];
+    sums[2 * o] = static_cast<double>(sum.total()) + (bias_e[o] < 0 ? -bias_e[o] : bias_e[o]);
+  }
+}

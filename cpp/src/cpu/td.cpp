@@ -1,9 +1,10 @@
 // Temporal differences: few numbers, so one version for all levels.
+#include "rules/td.hpp"
+
 #include <cmath>
 
 #include "cpu/units.hpp"
 #include "rules/policies.hpp"
-#include "rules/td.hpp"
 
 namespace klopf::cpu {
 

@@ -27,8 +27,8 @@ struct Recording {
     Ref<double> delta;
   };
   std::optional<Traces> traces;         // of gradients, along which weights move
-  std::optional<StepSizes> step_sizes;                // where they follow from what is learned
-  std::vector<std::string> owners;                    // names of the rules so far
+  std::optional<StepSizes> step_sizes;  // where they follow from what is learned
+  std::vector<std::string> owners;      // names of the rules so far
 
   // The network's unit groups, with the activities of this tape.
   std::vector<Units> units() const;

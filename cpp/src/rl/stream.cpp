@@ -24,7 +24,8 @@ void expect_range(const char* name, const PerRun& value, int runs, double high) 
          std::string(name) + " must be one number or " + std::to_string(runs) + " (one for each run), got " +
              std::to_string(value.values.size()));
   for (const double v : value.values)
-    expect(v >= 0 && v <= high, std::string(name) + (std::isinf(high) ? " must not be negative, got " : " must be in [0, 1], got ") + number_text(v));
+    expect(v >= 0 && v <= high,
+           std::string(name) + (std::isinf(high) ? " must not be negative, got " : " must be in [0, 1], got ") + number_text(v));
 }
 
 }  // namespace
@@ -52,7 +53,8 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
   expect_range("discount", options_.discount, runs_, 1);
   expect_range("trace_decay", options_.trace_decay, runs_, 1);
   expect_range("entropy", options_.entropy, runs_, HUGE_VAL);
-  for (const double e : {options_.epsilon, options_.last_epsilon}) expect(e >= 0 && e <= 1, "epsilon must be in [0, 1], got " + number_text(e));
+  for (const double e : {options_.epsilon, options_.last_epsilon})
+    expect(e >= 0 && e <= 1, "epsilon must be in [0, 1], got " + number_text(e));
   expect(options_.exploration_steps >= 1, "exploration_steps must be at least 1, got " + std::to_string(options_.exploration_steps));
   static_cast<void>(choice("stream", "trace_cut", options_.trace_cut, {"reference", "watkins"}));
   static_cast<void>(choice("stream", "truncation", options_.truncation, {"terminal", "bootstrap"}));
@@ -70,8 +72,19 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
   greedy_ = layout_.add<int32_t>("greedy");
 
   value_.emplace("stream", value, options_.value_optimizer, options_.rules, shared_);
-  error_ = {method == "q" ? Judge::best_action : method == "sarsa" ? Judge::next_action : Judge::state, outputs, value_->now().output,
-            value_->ahead().output, value_->now().grad_output, reward_, discount_, shared_.delta, index_, next_index_, shared_.alive};
+  error_ = {method == "q"       ? Judge::best_action
+            : method == "sarsa" ? Judge::next_action
+                                : Judge::state,
+            outputs,
+            value_->now().output,
+            value_->ahead().output,
+            value_->now().grad_output,
+            reward_,
+            discount_,
+            shared_.delta,
+            index_,
+            next_index_,
+            shared_.alive};
   const Ref<uint64_t> seed = value->seed();
   choose_ = {outputs, 0, value_->now().output, epsilon_, index_, greedy_, seed};
   choose_ahead_ = {outputs, 0, value_->ahead().output, epsilon_, next_index_, greedy_, seed};
@@ -79,7 +92,8 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
     policy_.emplace("stream", policy, options_.optimizer, options_.rules, shared_);
     const int32_t of_policy = static_cast<int32_t>(policy->outputs());
     gradient_ = {kind, of_policy, policy_->now().output, policy_->now().grad_output, action_, shared_.delta, entropy_};
-    draw_ = {kind, of_policy, 0, policy_->now().output, {}, policy_->work().take<double>(static_cast<std::size_t>(of_policy)), action_, policy->seed()};
+    draw_ = {kind,    of_policy,     0, policy_->now().output, {}, policy_->work().take<double>(static_cast<std::size_t>(of_policy)),
+             action_, policy->seed()};
     policy_->complete();
   }
   value_->complete();

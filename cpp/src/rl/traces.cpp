@@ -6,6 +6,39 @@
 #include "learn/record.hpp"
 
 namespace klopf {
+namespace {
+
+// For ObGD on linear layers: traces and their norm as the backward pass goes through the weights. Else as it was.
+void fuse(const Recording& recording, const UpdateTraces& traces, Program& backward, Program& update) {
+  const auto is_bound = [](const Operation& op) { return std::holds_alternative<BoundSteps>(op); };
+  if (!recording.step_sizes || recording.step_sizes->rule != StepRule::obgd || std::none_of(update.begin(), update.end(), is_bound)) return;
+  Program fused;
+  const std::vector<StepLayer> layers = step_layers(recording.network);
+  for (const Operation& operation : backward) {
+    const LinearBackward* layer = std::get_if<LinearBackward>(&operation);
+    if (!layer) {
+      if (!std::holds_alternative<ActivationBackward>(operation) && !std::holds_alternative<LayerNormBackward>(operation)) return;
+      fused.push_back(operation);
+      continue;
+    }
+    const uint64_t place = layer->grad_weight.offset - traces.grads.offset, bias = layer->grad_bias.offset - traces.grads.offset;
+    const auto rows = std::find_if(layers.begin(), layers.end(),
+                                   [&](const StepLayer& l) { return static_cast<uint64_t>(l.weight) * sizeof(float) == place; });
+    const Ref<double> sums = recording.step_sizes->sums;
+    LinearBackwardTrace op{*layer,
+                           {traces.traces.space, traces.traces.offset + place},
+                           {traces.traces.space, traces.traces.offset + bias},
+                           traces.decay,
+                           {sums.space, sums.offset + 2 * sizeof(double) * static_cast<uint64_t>(rows->first_row)}};
+    op.layer.grad_weight = op.layer.grad_bias = {};
+    fused.push_back(op);
+  }
+  backward = fused;
+  std::erase_if(update,
+                [](const Operation& op) { return std::holds_alternative<UpdateTraces>(op) || std::holds_alternative<MeasureSteps>(op); });
+}
+
+}  // namespace
 
 TraceLearner::TraceLearner(const std::string& owner, std::shared_ptr<Network> network, const Optimizer& optimizer,
                            const std::vector<Rule>& rules, const Shared& shared)
@@ -17,12 +50,14 @@ TraceLearner::TraceLearner(const std::string& owner, std::shared_ptr<Network> ne
   Recording recording{*network_, layout_, work_, now_, observe_, update_, step, shared.alive, {}, {}, {}, {}, {}, {}, {}};
   const Ref<float> traces = for_each_weight<float>(recording, "traces");
   recording.traces = {traces, shared.delta};
-  update_.push_back(UpdateTraces{network_->weights_count(), now_.grads, traces, shared.decay});
+  const UpdateTraces update{network_->weights_count(), now_.grads, traces, shared.decay};
+  update_.push_back(update);
   if (std::holds_alternative<SGD>(optimizer) || std::holds_alternative<Adam>(optimizer))
     update_.push_back(TraceGradient{network_->weights_count(), traces, now_.grads, shared.delta});
   record(optimizer, recording);
   for (const Rule& rule : rules) record(rule, recording);
   update_.push_back(Advance{step});
+  fuse(recording, update, now_.backward, update_);
 
   blocks_ = Blocks(network_->runs(), layout_.bytes(), network_->backend().memory());
   blocks_.on_host(true);

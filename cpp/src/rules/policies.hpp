@@ -92,7 +92,8 @@ KLOPF_FN double softplus(double x) { return x > 30 ? x : log1p(exp(x)); }
 KLOPF_FN double softplus_slope(double x) { return 1 / (1 + exp(-x)); }
 
 // d (log pi(a | s) + weight H) / d output.
-KLOPF_FN void policy_gradient(Distribution distribution, const float* output, int outputs, const float* action, double weight, float* grad) {
+KLOPF_FN void policy_gradient(Distribution distribution, const float* output, int outputs, const float* action, double weight,
+                              float* grad) {
   if (distribution == Distribution::softplus) {
     const int size = outputs / 2;
     for (int o = 0; o < size; ++o) {

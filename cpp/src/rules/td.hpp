@@ -16,7 +16,7 @@ KLOPF_FN int best_of(const float* values, int count) {  // the first of equal on
 KLOPF_FN double td_error(const TdError& op, const Play& play, int run) {
   const float *now = play.at(op.output, run), *ahead = play.at(op.ahead, run);
   const int32_t action = op.judge == Judge::state ? 0 : *play.at(op.action, run);
-  const int32_t next = op.judge == Judge::state       ? 0
+  const int32_t next = op.judge == Judge::state         ? 0
                        : op.judge == Judge::best_action ? best_of(ahead, op.outputs)
                                                         : *play.at(op.next_action, run);
   float* grad = play.at(op.grad_output, run);
