@@ -1,135 +1,272 @@
-"""The stream of tasks: classes without replacement, splits, labels, and images copied once."""
+"""kl.StreamAgent: agents know nothing of each other, save themselves, and say what does not fit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import klopf as kl
-from klopf.data.source import ImageSource
-from klopf.experiments.stream import TaskStream, probe_images
+import test_step_sizes
+import twins
+from reference.arrays import relative_error
+from reference.step_sizes import RULES, TraceLearner
+
+INPUTS, ACTIONS = 5, 3
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "ObGD": kl.ObGD,
+    "ObGD-unit": lambda: kl.ObGD(scope="unit"),
+    "ObGD-weight": lambda: kl.ObGD(scope="weight"),
+    "AdaptiveObGD": kl.AdaptiveObGD,
+    "IDBD": lambda: kl.IDBD(step_size=1e-3, meta_step_size=1e-3),
+    "Autostep": lambda: kl.Autostep(step_size=1e-3),
+    "SGD": lambda: kl.SGD(step_size=1e-3),
+    "Adam": lambda: kl.Adam(step_size=1e-3),
+}
+METHODS = ("ac", "ac-discrete", "q", "sarsa", "td")
 
 
-class Counted(ImageSource):
-    """Images whose pixels say which class and image they are, and a note of every class read."""
-
-    def __init__(self, classes: int = 7, images_per_class: int = 10, size: int = 4) -> None:
-        self._shape = classes, images_per_class, size
-        self.read: list[int] = []
-
-    @property
-    def classes(self) -> int:
-        return self._shape[0]
-
-    @property
-    def images_per_class(self) -> int:
-        return self._shape[1]
-
-    @property
-    def size(self) -> int:
-        return self._shape[2]
-
-    def images(self, class_index: int) -> np.ndarray:
-        self.read.append(class_index)
-        images = np.empty((self.images_per_class, 3, self.size, self.size), dtype=np.uint8)
-        images[:, 0] = class_index
-        images[:, 1:] = np.arange(self.images_per_class)[:, None, None, None]
-        return images
+def network(seeds: list[int], outputs: int, stream: int) -> kl.Network:
+    body = [layer for _ in range(2) for layer in (kl.Linear(9), kl.LayerNorm(), kl.LeakyReLU())]
+    return kl.Network(
+        [*body, kl.Linear(outputs)], (INPUTS,), runs=len(seeds), seeds=seeds, init="lecun", stream=stream
+    )
 
 
-def stream_of(source: Counted, seeds: list[int], **options: Any) -> TaskStream:
-    return TaskStream(source, seeds, **{"train_images": 6, "test_images": 3, **options})
+def agent(seeds: list[int], method: str = "ac", optimizer: str = "ObGD", **settings: Any) -> kl.StreamAgent:
+    outputs = {"ac": 1, "ac-discrete": 1, "td": 1}.get(method, ACTIONS)
+    policy = {"ac": 2 * ACTIONS, "ac-discrete": ACTIONS}.get(method)
+    return kl.StreamAgent(
+        policy and network(seeds, policy, 1),
+        network(seeds, outputs, 0),
+        method=method.removesuffix("-discrete"),
+        distribution="categorical" if method == "ac-discrete" else "softplus",
+        optimizer=OPTIMIZERS[optimizer](),
+        value_optimizer=OPTIMIZERS[optimizer](),
+        **{"epsilon": 0.5, "last_epsilon": 0.1, "exploration_steps": 50, **settings},
+    )
 
 
-@given(st.integers(2, 9), st.integers(2, 4), st.integers(0, 2**40))
-def test_no_class_comes_twice_before_too_few_are_left(classes: int, per_task: int, seed: int) -> None:
-    if classes < per_task:
-        return
-    stream = stream_of(Counted(classes), [seed], classes_per_task=per_task)
-    tasks = classes // per_task
-    for first in (0, 5 * tasks):
-        drawn = np.concatenate([stream.classes(first + task)[0] for task in range(tasks)])
-        assert len(set(drawn.tolist())) == tasks * per_task
-        assert drawn.min() >= 0
-        assert drawn.max() < classes
+def world(seeds: list[int], step: int, actions: NDArray[Any]) -> tuple[Any, ...]:
+    """What a made-up environment answers: observation, reward, terminated, truncated, final observation."""
+    drawn = [np.random.default_rng([seed, step]) for seed in seeds]
+    observations = np.stack([rng.normal(size=INPUTS) for rng in drawn])
+    final = np.stack([rng.normal(size=INPUTS) for rng in drawn])
+    rewards = observations[:, 0] - 0.1 * np.square(actions.reshape(len(seeds), -1)).mean(axis=1)
+    ends = np.array([rng.random() for rng in drawn])
+    return observations, rewards, ends < 0.05, (ends > 0.95), final
 
 
-def test_every_pass_and_every_seed_shuffles_anew() -> None:
-    stream = stream_of(Counted(100), [0, 1])
-    passes = [np.concatenate([stream.classes(50 * n + task) for task in range(50)], axis=1) for n in range(3)]
-    orders = {tuple(order) for one in passes for order in one.tolist()}
-    assert len(orders) == 6
+def live(made: kl.StreamAgent, seeds: list[int], steps: range, actions: Any = None) -> Any:
+    """So many steps: the last actions."""
+    if actions is None:
+        actions = made.begin(np.zeros((len(seeds), INPUTS)))
+    for step in steps:
+        actions = made.step(*world(seeds, step, actions))
+    return actions
 
 
-def test_a_run_has_the_stream_of_its_seed_whoever_its_neighbours_are() -> None:
-    together, alone = stream_of(Counted(), [8, 9, 10], split="run"), stream_of(Counted(), [9], split="run")
-    for task in (0, 1, 17):
-        assert np.array_equal(together.classes(task)[1:2], alone.classes(task))
-        for theirs, own in zip(together.task(task), alone.task(task), strict=True):
-            assert np.array_equal(theirs[1:2], own)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("device")
+def test_agents_know_nothing_of_each_other(method: str, optimizer: str) -> None:
+    """Runs together, or one by one, on one thread or two: the same bits."""
+    seeds, before = [3, 900, 4], kl.get_threads()
+    rules = [kl.ContinualBackprop(replacement_rate=0.01, maturity=10)]
+    together = agent(seeds, method, optimizer, rules=rules)
+    try:
+        kl.set_threads(2)
+        live(together, seeds, range(60))
+        kl.set_threads(1)
+        state = together.state()
+        assert together.alive.all()
+        for run, seed in enumerate(seeds):
+            alone = agent([seed], method, optimizer, rules=rules)
+            live(alone, [seed], range(60))
+            for name, value in alone.state().items():
+                if name != "counts":
+                    assert value[0].tobytes() == state[name][run].tobytes(), name
+    finally:
+        kl.set_threads(before)
 
 
-@pytest.mark.parametrize("split", ["fixed", "run"])
-def test_images_and_labels_belong_together(split: str) -> None:
-    source = Counted()
-    stream = stream_of(source, [0, 1, 2], split=split)
-    task = stream.task(4)
-    chosen = stream.classes(4)
-    assert task.train.shape == (3, 12, 3, 4, 4)
-    assert task.test.shape == (3, 6, 3, 4, 4)
-    assert task.train.dtype == task.test.dtype == np.uint8
-    for images, labels in ((task.train, task.train_labels), (task.test, task.test_labels)):
-        assert np.array_equal(images[:, :, 0, 0, 0], np.take_along_axis(chosen, labels, axis=1))
-    for run in range(3):
-        for label in range(2):
-            train = set(task.train[run, task.train_labels[run] == label, 1, 0, 0].tolist())
-            test = set(task.test[run, task.test_labels[run] == label, 1, 0, 0].tolist())
-            assert (len(train), len(test)) == (6, 3)
-            assert not train & test
-            if split == "fixed":
-                assert train == set(range(6))
-                assert test == {7, 8, 9}
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_and_loaded(method: str, optimizer: str, tmp_path: Path, device: str) -> None:
+    seeds = [3, 4]
+    whole = agent(seeds, method, optimizer, truncation="bootstrap")
+    actions = live(whole, seeds, range(40))
+    whole.save(tmp_path / "agent")
+    again = kl.StreamAgent.load(tmp_path / "agent", device=device)
+    for made in (whole, again):
+        live(made, seeds, range(40, 80), actions)
+    ours, theirs = whole.state(), again.state()
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
 
 
-def test_runs_split_differently_but_always_the_same_way() -> None:
-    stream = stream_of(Counted(classes=2), list(range(6)), split="run")
-    first, again = stream.task(0), stream.task(0)
-    assert np.array_equal(first.test, again.test)
-    tests = {tuple(sorted(map(tuple, first.test[run, :, :2, 0, 0].tolist()))) for run in range(6)}
-    assert len(tests) > 1
-    later = stream.task(5)  # the same two classes: the same test images
-    for run in range(6):
-        assert sorted(first.test[run, :, :2, 0, 0].tolist()) == sorted(later.test[run, :, :2, 0, 0].tolist())
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("device")
+def test_step_is_learn_with_what_was_seen(method: str) -> None:
+    """The same update as from a transition handed in, where nothing is normalised."""
+    plain = {"normalise_observations": False, "scale_rewards": False}
+    one, other = agent([5], method, **plain), agent([5], method, **plain)
+    actions, now = one.begin(np.ones((1, INPUTS))), np.ones((1, INPUTS))
+    for step in range(30):
+        observation, reward, terminated, truncated, final = world([5], step, actions)
+        ended = terminated | truncated
+        greedy = one.state()["greedy"].astype(bool)
+        taken = actions if method != "td" else np.zeros(1)
+        actions = one.step(observation, reward, terminated, truncated, final)
+        next_action = one.state()["next_index"] if method == "sarsa" else None
+        other.learn(
+            now,
+            taken,
+            reward,
+            np.where(ended[:, None], final, observation),
+            ended,
+            next_action=next_action,
+            greedy=greedy if method == "q" else None,
+        )
+        if method == "q" and truncated[0]:
+            break
+        now = observation
+        ours, theirs = one.state(), other.state()
+        for name in ours:
+            if name.startswith(("policy.", "value.")):
+                assert relative_error(theirs[name], ours[name]) < 1e-5, (step, name)
 
 
-def test_a_class_is_read_once_a_task() -> None:
-    source = Counted(classes=3)
-    stream = stream_of(source, list(range(10)))
-    stream.task(0)
-    assert len(source.read) == len(set(source.read)) <= 3
+@pytest.mark.parametrize("case", test_step_sizes.CASES, ids=test_step_sizes.named)
+@pytest.mark.usefixtures("device")
+def test_step_size_rules_along_traces(case: tuple[str, dict[str, Any]]) -> None:
+    """TD(lambda) with every rule against NumPy: a hundred steps; fewer of those that take large ones."""
+    kind, options = case
+    layers = [
+        ("Linear", (5,)),
+        ("LayerNorm", ()),
+        ("LeakyReLU", ()),
+        ("Linear", (4,)),
+        ("Tanh", ()),
+        ("Linear", (1,)),
+    ]
+    runs = test_step_sizes.RUNS
+    net = twins.engine_network(layers, (INPUTS,), runs)
+    state = twins.draw_weights(net, np.random.default_rng(1))
+    made = kl.StreamAgent(
+        None, net, method="td", value_optimizer=getattr(kl, kind)(**options), discount=0.9, trace_decay=0.8
+    )
+    references = [
+        TraceLearner(one, RULES[kind](**twins.option_of_run(options, run)), 0.9, 0.8)
+        for run, one in enumerate(twins.reference_networks(layers, (INPUTS,), state))
+    ]
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(runs, INPUTS)).astype(np.float32)
+    for _ in range({"ObGD": 10, "AdaptiveObGD": 20}.get(kind, 100)):
+        following = rng.normal(size=(runs, INPUTS)).astype(np.float32)
+        rewards, ends = rng.normal(size=runs), rng.random(runs) < 0.1
+        found = made.learn(x, np.zeros(runs), rewards, following, ends)
+        expected = [
+            twin.step(x[run], rewards[run], following[run], bool(ends[run]))
+            for run, twin in enumerate(references)
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+        x = following
+    weights = net.state_dict()
+    for run, twin in enumerate(references):
+        for name, value in twin.network.parameters().items():
+            assert relative_error(weights[name][run], value) < 1e-4, (run, name)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"classes_per_task": 8}, "expected at least 8 classes for a task, got 7"),
-        ({"test_images": 5}, "expected at least 6 training and 5 test images a class, got 10 images"),
-        ({"split": "runs"}, "expected a split of fixed, run, got runs"),
-    ],
-)
-def test_mistakes(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(kl.Error, match=message):
-        stream_of(Counted(), [0], **options)
+@pytest.mark.usefixtures("device")
+def test_prediction_learns() -> None:
+    """TD(lambda) on a chain: the values of its states."""
+    made = kl.StreamAgent(
+        None,
+        kl.Network([kl.Linear(1)], (4,)),
+        method="td",
+        value_optimizer=kl.SGD(step_size=0.05),
+        discount=0.9,
+        normalise_observations=False,
+        scale_rewards=False,
+    )
+    states = np.eye(4)
+    made.begin(states[:1])
+    for step in range(8000):
+        at = step % 4
+        ends = np.array([at == 3])
+        made.step(states[[(at + 1) % 4]], np.array([float(at == 3)]), ends, np.array([False]), states[:1])
+    values = np.array([made.begin(states[[k]])[0] for k in range(4)])
+    np.testing.assert_allclose(values, 0.9 ** np.arange(3, -1, -1), atol=0.02)
 
 
-def test_the_probe_is_spread_over_classes() -> None:
-    probe = probe_images(Counted(classes=30), 100)
-    assert probe.shape == (100, 3, 4, 4)
-    counts = np.unique(probe[:, 0, 0, 0], return_counts=True)[1]
-    assert counts.tolist() == [5] * 20
-    assert np.array_equal(probe, probe_images(Counted(classes=30), 100))
-    assert probe_images(Counted(classes=3), 100).shape == (30, 3, 4, 4)  # all there is
+@pytest.mark.usefixtures("device")
+def test_a_run_that_is_no_longer_finite_stands_still() -> None:
+    seeds = [3, 4]
+    made = agent(seeds)
+    state = made.state()
+    state["value.0.weight"][1] = np.nan
+    made.load_state(state)
+    actions = live(made, seeds, range(10))
+    assert made.alive.tolist() == [True, False]
+    assert (actions[1] == 0).all() and (actions[0] != 0).all()
+    alone = agent([3])
+    live(alone, [3], range(10))
+    name = "policy.0.weight"
+    assert made.state()[name][0].tobytes() == alone.state()[name][0].tobytes()
+
+
+def test_mistakes() -> None:
+    made = agent([3, 4])
+    ones, yes, zeros = np.ones((2, INPUTS)), np.ones(2, bool), np.zeros(2)
+    with pytest.raises(kl.Error, match=r"\[stream\] step\(\) needs a begin\(\) before it"):
+        made.step(ones, zeros, yes, yes)
+    with pytest.raises(kl.Error, match=r"\[begin\] observation must be numbers of shape \[2, 5\], got"):
+        made.begin(np.ones((2, 4)))
+    made.begin(ones)
+    before = made.state()
+    for bad, message in (
+        ((np.full((2, INPUTS), np.nan), zeros, yes, yes), r"\[step\] observation must be finite, got nan"),
+        ((ones, np.full(2, np.inf), yes, yes), r"\[step\] reward must be finite, got inf"),
+        ((ones, zeros, zeros, yes), r"\[step\] terminated must be booleans of shape \[2\], got float64"),
+    ):
+        with pytest.raises(kl.Error, match=message):
+            made.step(*bad)
+    assert all(np.array_equal(made.state()[name], before[name]) for name in before)
+    bootstrapped = agent([3], truncation="bootstrap")
+    bootstrapped.begin(ones[:1])
+    with pytest.raises(kl.Error, match="final_observation must be given where an episode is truncated"):
+        bootstrapped.step(ones[:1], zeros[:1], ~yes[:1], yes[:1])
+    for make, message in (
+        (lambda: agent([3], trace_decay=1.5), r"\[stream\] trace_decay must be in \[0, 1\], got 1.5"),
+        (lambda: agent([3], trace_cut="never"), "trace_cut must be one of reference, watkins"),
+        (lambda: kl.StreamAgent(None, network([3], 1, 0)), "an actor-critic needs a policy"),
+        (
+            lambda: kl.StreamAgent(network([3], 2, 1), network([3], 1, 0), method="q"),
+            "only an actor-critic has a policy",
+        ),
+        (
+            lambda: kl.StreamAgent(network([3], 2, 0), network([3], 1, 0)),
+            "policy and value draw the same weights",
+        ),
+        (
+            lambda: kl.StreamAgent(network([3], 3, 1), network([3], 1, 0)),
+            "a policy by softplus has two outputs for each number of an action, got 3",
+        ),
+    ):
+        with pytest.raises(kl.Error, match=message):
+            make()
+    state = made.state()
+    for change in (
+        {"step": None},
+        {"counts": np.zeros(3, np.int64)},
+        {"value.0.weight": state["value.0.weight"][:, :2]},
+    ):
+        broken = {name: value for name, value in {**state, **change}.items() if value is not None}
+        with pytest.raises(kl.Error):
+            made.load_state({**broken, "more": np.zeros(1)} if "step" in change else broken)
+        assert all(np.array_equal(made.state()[name], state[name]) for name in state)

@@ -41,6 +41,7 @@ __all__: list[str] = [
     "ShrinkAndPerturb",
     "Sigmoid",
     "Step",
+    "StreamAgent",
     "Tanh",
     "advantages",
     "devices",
@@ -1248,6 +1249,132 @@ class PPO:
     def runs(self) -> int:
         """
         R
+        """
+
+class StreamAgent:
+    """
+    R independent agents that learn from every step once, as it comes (Elsayed, Vasan and Mahmood 2024).
+
+    Weights move along the temporal-difference error times eligibility traces; there is no buffer. With IDBD or Autostep, whose
+    gradients are then those along the trace, that is TIDBD.
+
+    Args:
+        policy: network of an actor-critic: two outputs for each number of an action, the mean and what softplus makes the
+            deviation of (distribution="softplus"), or logits ("categorical"); None for the other methods
+        value: network of the same seeds, made with another `stream`: one output, or one for each action of q and sarsa
+        method: "ac", "q", "sarsa", or "td", which predicts
+        distribution: of an actor-critic's actions
+        optimizer: of the policy
+        value_optimizer: of the value
+        rules: of both networks
+        discount: gamma; one number, or one for each run
+        trace_decay: lambda; one number, or one for each run
+        entropy: weight of the policy's entropy, times the error's sign
+        epsilon: share of random actions of q and sarsa at first
+        last_epsilon: and after `exploration_steps`, between which it falls evenly
+        exploration_steps: as said
+        trace_cut: of q: "reference" clears traces after the update of an action that was not the best, "watkins" before it
+        truncation: "terminal", or "bootstrap", where an episode that is cut short goes on in the value of its last observation
+        normalise_observations: by running means and deviations, each run its own
+        scale_rewards: by the deviation of their discounted sum
+
+    Raises:
+        klopf.Error: networks that do not fit, unknown names, numbers out of range
+    """
+    def __init__(
+        self,
+        policy: Network,
+        value: Network,
+        *,
+        method: str,
+        distribution: str,
+        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD,
+        value_optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD,
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb],
+        discount: numpy.typing.ArrayLike,
+        trace_decay: numpy.typing.ArrayLike,
+        entropy: numpy.typing.ArrayLike,
+        epsilon: typing.SupportsFloat | typing.SupportsIndex,
+        last_epsilon: typing.SupportsFloat | typing.SupportsIndex,
+        exploration_steps: typing.SupportsIndex,
+        trace_cut: str,
+        truncation: str,
+        normalise_observations: bool,
+        scale_rewards: bool,
+    ) -> None: ...
+    def begin(self, observation: numpy.typing.ArrayLike) -> numpy.ndarray:
+        """
+        The first observations of episodes.
+
+        Args:
+            observation: [R, inputs]
+
+        Returns: actions [R, A] or indices [R]; of method="td" predictions [R].
+        """
+    def learn(
+        self,
+        observation: numpy.typing.ArrayLike,
+        action: numpy.typing.ArrayLike,
+        reward: numpy.typing.ArrayLike,
+        next_observation: numpy.typing.ArrayLike,
+        terminated: numpy.typing.ArrayLike,
+        next_action: numpy.typing.ArrayLike | None = None,
+        greedy: numpy.typing.ArrayLike | None = None,
+    ) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        One update alone, from a transition of the caller's own: nothing is normalised and no action drawn.
+
+        Args:
+            observation: [R, inputs]
+            action: [R, A], or indices [R]
+            reward: [R]
+            next_observation: [R, inputs]
+            terminated: bool [R]
+            next_action: indices [R], of sarsa
+            greedy: bool [R], of q: whether the actions were the best ones; None: all were
+
+        Returns: temporal-difference errors [R].
+        """
+    def load_state(self, arrays: dict[str, numpy.typing.NDArray[typing.Any]]) -> None:
+        """
+        What state() gave, back in place.
+        """
+    def state(self) -> dict[str, numpy.typing.NDArray[typing.Any]]:
+        """
+        Everything that learning depends on, by name.
+        """
+    def step(
+        self,
+        observation: numpy.typing.ArrayLike,
+        reward: numpy.typing.ArrayLike,
+        terminated: numpy.typing.ArrayLike,
+        truncated: numpy.typing.ArrayLike,
+        final_observation: numpy.typing.ArrayLike | None = None,
+    ) -> numpy.ndarray:
+        """
+        Learns from what followed the last actions, and chooses the next ones.
+
+        Args:
+            observation: [R, inputs]; where an episode ended, the first one of the next
+            reward: [R]
+            terminated: bool [R]
+            truncated: bool [R]
+            final_observation: [R, inputs], what the step led to before any reset; needed where truncation bootstraps
+
+        Returns: actions [R, A] or indices [R]; of method="td" predictions [R].
+
+        Raises:
+            klopf.Error: shapes, numbers that are not finite, no begin() before
+        """
+    @property
+    def alive(self) -> numpy.typing.NDArray[numpy.bool]:
+        """
+        bool [R]: False for runs whose numbers were no longer finite; their actions are zero.
+        """
+    @property
+    def runs(self) -> int:
+        """
+        How many agents there are.
         """
 
 def advantages(

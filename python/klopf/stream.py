@@ -55,7 +55,7 @@ class StreamAgent(_core.StreamAgent):
         self.value_optimizer = value_optimizer or _core.ObGD(kappa=2.0)
         self.rules = list(rules or [])
         super().__init__(
-            policy,
+            policy,  # type: ignore[arg-type]  # the stub does not know that it may be None
             value,
             optimizer=self.optimizer,
             value_optimizer=self.value_optimizer,

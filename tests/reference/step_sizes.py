@@ -99,7 +99,15 @@ class Rule:
         """A state of each weight, zero at first."""
         return self.state.setdefault(name, {key: np.zeros_like(w) for key, w in weights.items()})
 
-    def step(self, weights: Parameters, gradients: Parameters, curvature: Parameters) -> None:
+    def step(
+        self,
+        weights: Parameters,
+        gradients: Parameters,
+        curvature: Parameters,
+        newest: Parameters | None = None,
+        delta: float = 1.0,
+    ) -> None:
+        """Along delta times the gradients.  newest: the latest sample's, where gradients are traces."""
         raise NotImplementedError
 
     def step_sizes(self) -> Parameters:
@@ -129,14 +137,22 @@ class IDBD(Rule):
         """The step sizes' own step."""
         self.beta = self.beta + self.options["meta_step_size"] * m
 
-    def step(self, weights: Parameters, gradients: Parameters, curvature: Parameters) -> None:
+    def step(
+        self,
+        weights: Parameters,
+        gradients: Parameters,
+        curvature: Parameters,
+        newest: Parameters | None = None,
+        delta: float = 1.0,
+    ) -> None:
         owners, h = self.begin(weights), self.of_weights("trace", weights)
         c = owners.sums(curvature)
-        self.meta(owners.sums({name: -g * h[name] for name, g in gradients.items()}), c)
+        latest = gradients if newest is None else newest
+        self.meta(owners.sums({name: -delta * g * h[name] for name, g in latest.items()}), c)
         self.bound(weights, c)
         alpha = np.exp(self.beta)
         for name, w in weights.items():
-            change = owners.spread(name, alpha) * gradients[name]
+            change = owners.spread(name, alpha) * delta * gradients[name]
             w -= change
             h[name][...] = owners.spread(name, np.maximum(1 - alpha * c, 0)) * h[name] - change
 
@@ -191,17 +207,24 @@ class ObGD(Rule):
 
     defaults: ClassVar[dict[str, Any]] = {"step_size": 1.0, "kappa": 2.0, "scope": "network"}
 
-    def along(self, weights: Parameters, gradients: Parameters) -> Parameters:
-        """What the weights move along."""
+    def along(self, weights: Parameters, gradients: Parameters, delta: float) -> Parameters:
+        """What the weights move along, but for delta."""
         return gradients
 
-    def step(self, weights: Parameters, gradients: Parameters, curvature: Parameters) -> None:
-        owners, z = self.begin(weights), self.along(weights, gradients)
+    def step(
+        self,
+        weights: Parameters,
+        gradients: Parameters,
+        curvature: Parameters,
+        newest: Parameters | None = None,
+        delta: float = 1.0,
+    ) -> None:
+        owners, z = self.begin(weights), self.along(weights, gradients, delta)
         excess = owners.sums({name: np.abs(value) for name, value in z.items()})
-        excess *= self.options["step_size"] * self.options["kappa"]
+        excess *= max(abs(delta), 1.0) * self.options["step_size"] * self.options["kappa"]
         self.alpha = self.options["step_size"] / np.maximum(excess, 1.0)
         for name, w in weights.items():
-            w -= owners.spread(name, self.alpha) * z[name]
+            w -= owners.spread(name, self.alpha) * delta * z[name]
 
     def step_sizes(self) -> Parameters:
         assert self.owners is not None
@@ -222,12 +245,12 @@ class AdaptiveObGD(ObGD):
         "scope": "network",
     }
 
-    def along(self, weights: Parameters, gradients: Parameters) -> Parameters:
+    def along(self, weights: Parameters, gradients: Parameters, delta: float) -> Parameters:
         square, count = self.of_weights("square", weights), self.of_weights("count", weights)
         b2 = self.options["beta2"]
         z = {}
         for name, g in gradients.items():
-            square[name][...] = b2 * square[name] + (1 - b2) * g**2
+            square[name][...] = b2 * square[name] + (1 - b2) * (delta * g) ** 2
             count[name] += 1
             z[name] = g / np.sqrt(square[name] / (1 - b2 ** count[name]) + self.options["epsilon"])
         return z
@@ -250,3 +273,29 @@ class Learner:
         self.network.backward(grad_y)
         self.rule.step(self.network.parameters(), self.network.gradients(), found)
         return value
+
+
+class TraceLearner:
+    """TD(lambda): a network with one output under a step-size rule, along its traces (Sutton 1988)."""
+
+    def __init__(self, network: Network, rule: Rule, discount: float, trace_decay: float) -> None:
+        self.network, self.rule = network, rule
+        self.discount, self.trace_decay = discount, trace_decay
+        self.traces = {name: np.zeros_like(w) for name, w in network.parameters().items()}
+
+    def step(self, x: Array, reward: float, x_next: Array, terminated: bool) -> float:
+        """One transition between observations [I]; the temporal-difference error."""
+        ahead = 0.0 if terminated else float(self.network.forward(x_next[None])[0, 0])
+        delta = reward + self.discount * ahead - float(self.network.forward(x[None])[0, 0])
+        self.network.backward(np.ones((1, 1)))
+        now = self.network.gradients()
+        for name, e in self.traces.items():
+            e[...] = self.discount * self.trace_decay * e + now[name]
+        down = {name: -e for name, e in self.traces.items()}  # gradients point where an error grows
+        curvature = {name: now[name] * e for name, e in self.traces.items()}
+        newest = {name: -g for name, g in now.items()}
+        self.rule.step(self.network.parameters(), down, curvature, newest, delta)
+        if terminated:
+            for e in self.traces.values():
+                e[...] = 0.0
+        return delta
