@@ -49,7 +49,7 @@ def test_a_whole_experiment(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(words) == 0
     assert capsys.readouterr().out == "results and figure in out\n"
     table = pd.read_csv("out/results.csv")
-    assert list(table.columns) == ["line", "method", "run", "seed", "step", *walk.MEASURED]
+    assert list(table.columns) == ["line", "method", "run", "seed", "step", *walk.PpoWalk.measured]
     assert sorted(table["step"].unique()) == [250, 500, 700]
     assert len(table) == 3 * 2 * len(KINDS)
     numbers = table.drop(columns=["friction", "failed", "return", "length"])
@@ -86,18 +86,18 @@ def test_the_profile_is_of_ant() -> None:
     assert [line.method.first_fan_in for line in lines] == [111, 0]
 
 
-def small_walk(env: str, seeds: list[int], **options: Any) -> walk.Walk:
+def small_walk(env: str, seeds: list[int], **options: Any) -> walk.PpoWalk:
     world = World(env, seeds, 1, **options)
     method = AGENTS.resolve("ppo", "paper", {"hidden": (8,), "buffer": 64, "minibatch": 16, "passes": 1})
     agent = method.build(world.observations, world.actions, world.discrete, seeds)
-    return walk.Walk(agent, world, 40)
+    return walk.PpoWalk(agent, world, 40)
 
 
 def test_what_is_measured() -> None:
     """Returns and lengths are those of the episodes; units are measured on the latest observations."""
     made, seeds = small_walk("Ant", [3, 4]), [3, 4]
     made.advance(200)
-    found = dict(zip(walk.MEASURED, made.measure().T, strict=True))
+    found = dict(zip(walk.PpoWalk.measured, made.measure().T, strict=True))
 
     envs = vector.MujocoVectorEnv(vector.Ant(), 2)
     twin = small_walk("Ant", seeds)
@@ -129,14 +129,14 @@ def test_what_is_measured() -> None:
             np.testing.assert_array_equal(found[prefix + name], expected[name])
     # The next row begins anew.
     made.advance(1)
-    assert (made.measure()[:, walk.MEASURED.index("episodes")] <= 1).all()
+    assert (made.measure()[:, walk.PpoWalk.measured.index("episodes")] <= 1).all()
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "HalfCheetah", "Hopper"])
 def test_other_environments(env: str) -> None:
     made = small_walk(env, [0, 1])
     made.advance(130)
-    assert np.isfinite(made.measure()[:, walk.MEASURED.index("policy_loss")]).all()
+    assert np.isfinite(made.measure()[:, walk.PpoWalk.measured.index("policy_loss")]).all()
     made.world.close()
 
 
@@ -317,7 +317,7 @@ def test_what_cannot_be_saved_says_so() -> None:
     assert again.agent.state()["buffer.truncated"][:, :7].tolist() == [[[0]] * 6 + [[1]]] * 2
     assert not np.array_equal(again.world.now, small_walk("CartPole-v1", [0, 1]).world.now)
     again.advance(40)
-    found = dict(zip(walk.MEASURED, again.measure().T, strict=True))
+    found = dict(zip(walk.PpoWalk.measured, again.measure().T, strict=True))
     ended = again.agent.state()["buffer.terminated"][:, :47, 0]
     for run in range(2):
         ends = np.flatnonzero(ended[run])

@@ -131,16 +131,18 @@ def test_published_curves() -> None:
 def walked(path: Path, methods: list[str], rows: int, runs: int, env: str = "Ant") -> Path:
     """A results folder of agents with invented numbers."""
     described = [line.describe() for line in AGENTS.lines(methods, "authors", {})]
-    values = np.random.default_rng(0).uniform(0.1, 0.9, size=(rows, len(methods), runs, len(walk.MEASURED)))
+    values = np.random.default_rng(0).uniform(
+        0.1, 0.9, size=(rows, len(methods), runs, len(walk.PpoWalk.measured))
+    )
     values[..., -1] = 0
     table, folder, seeds = (
-        Table(walk.MEASURED, "step", 20_480, rows * 20_480 - 7),
+        Table(walk.PpoWalk.measured, "step", 20_480, rows * 20_480 - 7),
         Folder(path),
         list(range(runs)),
     )
     settings = {"env": env}
     folder.create({"settings": settings, "lines": described, "seeds": seeds, "table": table.describe()})
-    folder.begin_results(table, described, seeds, list(values.reshape(-1, runs, len(walk.MEASURED))))
+    folder.begin_results(table, described, seeds, list(values.reshape(-1, runs, len(walk.PpoWalk.measured))))
     folder.close()
     return path
 

@@ -173,6 +173,10 @@ void bind_stream(py::module_& m) {
       .def("learn", &learn, py::arg("observation"), py::arg("action"), py::arg("reward"), py::arg("next_observation"),
            py::arg("terminated"), py::arg("next_action") = none, py::arg("greedy") = none, learn_doc)
       .def_property_readonly("alive", &alive, "bool [R]: False for runs whose numbers were no longer finite; their actions are zero.")
+      .def_property_readonly(
+          "observation",
+          [](const StreamAgent& agent) { return to_numpy(agent.seen(), {static_cast<py::ssize_t>(agent.runs()), agent.inputs()}); },
+          "What the networks see, where the next action is taken [R, inputs].")
       .def_property_readonly("runs", &StreamAgent::runs, "How many agents there are.")
       .def(
           "state", [](const StreamAgent& agent) { return to_dict(agent.state()); }, "Everything that learning depends on, by name.")

@@ -1372,6 +1372,11 @@ class StreamAgent:
         bool [R]: False for runs whose numbers were no longer finite; their actions are zero.
         """
     @property
+    def observation(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        What the networks see, where the next action is taken [R, inputs].
+        """
+    @property
     def runs(self) -> int:
         """
         How many agents there are.

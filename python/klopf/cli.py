@@ -104,6 +104,12 @@ def _ant(arguments: list[str]) -> None:
     command(arguments)
 
 
+def _stream(arguments: list[str]) -> None:
+    from klopf.experiments.stream_agents import command
+
+    command(arguments)
+
+
 def _track(arguments: list[str]) -> None:
     from klopf.experiments.track import command
 
@@ -193,6 +199,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "demo": ("see backprop lose plasticity and continual backprop keep it, in two minutes", _demo),
     "imagenet": ("Continual ImageNet: the published experiment, or your variation of it", _imagenet),
     "ant": ("PPO in MuJoCo: agents that learn to walk, for longer than PPO can", _ant),
+    "stream": ("agents that learn from every step once, as it comes: AC, Q and SARSA", _stream),
     "track": ("a target that drifts: step sizes find out which inputs matter", _track),
     "regression": ("slowly changing regression: a million examples, one by one", _regression),
     "plot": ("draw the figure of one or several results folders", _plot),

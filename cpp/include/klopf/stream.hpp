@@ -50,6 +50,7 @@ class StreamAgent {
   std::vector<double> learn(const double* observations, const double* actions, const double* rewards, const double* next_observations,
                             const uint8_t* terminated, const double* next_actions, const uint8_t* greedy);
 
+  const std::vector<float>& seen() const { return first_; }  // where the next action is taken [R, inputs]
   std::vector<uint8_t> alive() const;
   std::vector<Array> state() const;
   void load_state(const std::vector<Array>& arrays);

@@ -128,6 +128,11 @@ class World:
             rewards[self.failed] = 0
         return rewards, terminated, truncated, final
 
+    def clipped(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Actions within their bounds."""
+        low, high = (np.ravel(bound) for bound in (self._acted.low, self._acted.high))
+        return np.asarray(np.clip(actions, low, high))
+
     def _flat(self, observed: NDArray[Any]) -> Array:
         if isinstance(self._observed, gymnasium.spaces.Box):
             return np.array(observed, dtype=np.float64).reshape(len(observed), -1)

@@ -1,0 +1,156 @@
+"""The streaming agents: actor-critics, Q(lambda) and SARSA(lambda), bounded by ObGD or AdaptiveObGD.
+
+Source: Elsayed, Vasan and Mahmood, "Streaming deep reinforcement learning finally works" (2024), and its
+public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import klopf as kl
+from klopf.experiments.learners import SCOPES
+from klopf.experiments.lines import Methods
+from klopf.experiments.settings import option
+
+OPTIMIZERS = {"obgd": kl.ObGD, "adaptive-obgd": kl.AdaptiveObGD}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where agents live: what they see and do, and for how long.
+
+    observations: numbers of one.  actions: numbers of one, or how many there are.  discrete: which.
+    steps: that they will take.
+    """
+
+    observations: int
+    actions: int
+    discrete: bool
+    seeds: Sequence[int]
+    steps: int
+    device: str = "cpu"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """What every agent has."""
+
+    name: ClassVar[str]
+
+    optimizer: str = option("obgd", "step-size rule", choices=tuple(OPTIMIZERS))
+    step_size: float = option(1.0, "where nothing would overshoot", above=0)
+    kappa_value: float = option(2.0, "kappa of the value's bound", minimum=0)
+    scope: str = option("network", "whose step is kept from overshooting", choices=SCOPES)
+    discount: float = option(0.99, "gamma", minimum=0)
+    trace_decay: float = option(0.8, "lambda", minimum=0)
+    truncation: str = option(
+        "terminal",
+        "what follows where an episode is cut short: nothing, or its value",
+        choices=("terminal", "bootstrap"),
+    )
+    normalise_observations: bool = option(True, "by running means and deviations")
+    scale_rewards: bool = option(True, "by the deviation of their discounted sum")
+    hidden: tuple[int, ...] = option((128, 128), "units of each hidden layer", minimum=1)
+    init: str = option("sparse", "how weights are drawn", choices=kl.initialisers)
+
+    def rule(self, kappa: float) -> Any:
+        """The step-size rule with a kappa of its own."""
+        kind: Any = OPTIMIZERS[self.optimizer]
+        return kind(step_size=self.step_size, kappa=kappa, scope=self.scope)
+
+    def network(self, place: Place, outputs: int, stream: int) -> kl.Network:
+        """Linear layers, each normalised, with leaky ReLU."""
+        layers: list[Any] = []
+        for units in self.hidden:
+            layers += [kl.Linear(units), kl.LayerNorm(), kl.LeakyReLU(0.01)]
+        return kl.Network(
+            [*layers, kl.Linear(outputs)],
+            input_shape=(place.observations,),
+            runs=len(place.seeds),
+            seeds=list(place.seeds),
+            init=self.init,
+            device=place.device,
+            precision=place.precision,
+            stream=stream,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Of the agent, whatever its kind."""
+        return {
+            "value_optimizer": self.rule(self.kappa_value),
+            "discount": self.discount,
+            "trace_decay": self.trace_decay,
+            "truncation": self.truncation,
+            "normalise_observations": self.normalise_observations,
+            "scale_rewards": self.scale_rewards,
+        }
+
+    def build(self, place: Place) -> kl.StreamAgent:
+        """Agents, one for each seed.  Raises kl.Error where they do not go with such actions."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class StreamAC(Streaming):
+    """AC(lambda): actions are drawn from a policy, Gaussian or categorical."""
+
+    name: ClassVar[str] = "ac"
+
+    kappa: float = option(3.0, "kappa of the policy's bound", minimum=0)
+    entropy: float = option(0.01, "weight of the policy's entropy, times the error's sign", minimum=0)
+
+    def build(self, place: Place) -> kl.StreamAgent:
+        return kl.StreamAgent(
+            self.network(place, place.actions if place.discrete else 2 * place.actions, 1),
+            self.network(place, 1, 0),
+            method="ac",
+            distribution="categorical" if place.discrete else "softplus",
+            optimizer=self.rule(self.kappa),
+            entropy=self.entropy,
+            **self.settings(),
+        )
+
+
+@dataclass(frozen=True)
+class StreamQ(Streaming):
+    """Q(lambda): the best action, or now and then any."""
+
+    name: ClassVar[str] = "q"
+
+    epsilon: float = option(1.0, "share of random actions at first", minimum=0)
+    last_epsilon: float = option(0.01, "and after exploration", minimum=0)
+    exploration: float = option(0.05, "share of the steps in which epsilon falls", above=0)
+    trace_cut: str = option(
+        "reference",
+        "of q: traces end after the update of an action that is not the best, or before it",
+        choices=("reference", "watkins"),
+    )
+
+    def build(self, place: Place) -> kl.StreamAgent:
+        if not place.discrete:
+            raise kl.Error(f"--agent {self.name} chooses among actions; these are continuous: --agent ac")
+        return kl.StreamAgent(
+            None,
+            self.network(place, place.actions, 0),
+            method=self.name,
+            epsilon=self.epsilon,
+            last_epsilon=self.last_epsilon,
+            exploration_steps=max(1, round(self.exploration * place.steps)),
+            trace_cut=self.trace_cut,
+            **self.settings(),
+        )
+
+
+@dataclass(frozen=True)
+class StreamSarsa(StreamQ):
+    """SARSA(lambda): as Q(lambda), but learning about what is done."""
+
+    name: ClassVar[str] = "sarsa"
+
+
+KINDS: dict[str, type[Streaming]] = {kind.name: kind for kind in (StreamAC, StreamQ, StreamSarsa)}
+STREAMS = Methods(KINDS, {}, {"authors": {}})
