@@ -110,7 +110,7 @@ class Experiment:
 
     def _first(self, stretch: int) -> int:
         """The step that a stretch begins with."""
-        return min(stretch * self.plan.every, self.settings.steps)
+        return int(min(stretch * self.plan.every, self.settings.steps))
 
     def progress(self) -> Progress:
         settings, record, lines = self.settings, self.record, len(self.parts)

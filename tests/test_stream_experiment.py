@@ -1,0 +1,117 @@
+"""`klopf stream`: whole experiments of every agent, stopping and going on."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import contents, klopf
+from klopf.cli import main
+from klopf.experiments import stream_agents, walk
+from klopf.experiments.results import read_results
+
+pytest.importorskip("gymnasium")
+pytest.importorskip("mujoco", minversion="4.0")
+
+from klopf.envs import vector
+
+TINY = ["--runs", "2", "--steps", "500", "--measure-every", "200", "--probe", "50", "--hidden", "8", "6"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("optimizer", ["obgd", "adaptive-obgd"])
+@pytest.mark.parametrize(("env", "agents"), [("CartPole-v1", ["ac", "q", "sarsa"]), ("Ant", ["ac"])])
+def test_whole_experiments(
+    env: str, agents: list[str], optimizer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["stream", "--env", env, "--agent", *agents, *TINY, "--optimizer", optimizer, "--quiet"]
+    assert main([*words, "--out", "out"]) == 0
+    assert capsys.readouterr().out == "results and figure in out\n"
+    table = pd.read_csv("out/results.csv")
+    assert list(table.columns) == ["line", "method", "run", "seed", "step", *walk.StreamWalk.measured]
+    assert sorted(table["step"].unique()) == [200, 400, 500]
+    assert len(table) == 3 * 2 * len(agents)
+    assert (table["failed"] == 0).all()
+    assert table["dormant_rate"].notna().all()
+    assert (table["value_dormant_rate"].notna() == (table["method"] == "ac")).all()
+    assert [line.label for line in read_results("out")] == agents
+    settings = json.loads(Path("out/settings.json").read_text())
+    assert settings["experiment"] == "stream"
+
+
+def test_returns_are_those_of_the_episodes() -> None:
+    """With actions within their bounds, which the environment is given."""
+    plan = stream_agents.plan({"env": "Ant", "runs": 2, "seed": 3, "hidden": [8]}, [])
+    part = plan.experiment().parts[0]
+    part.advance(150)
+    found = dict(zip(walk.StreamWalk.measured, part.measure().T, strict=True))
+    twin = plan.experiment().parts[0].agent
+    envs = vector.MujocoVectorEnv(vector.Ant(), 2)
+    now, _ = envs.reset(seed=[3, 4])
+    actions = twin.begin(now)
+    sums, returns = np.zeros(2), [[], []]
+    for _ in range(150):
+        now, rewards, terminated, truncated, info = envs.step(np.clip(actions, -1, 1))
+        final = now.copy()
+        sums = sums + rewards
+        for run in np.flatnonzero(terminated | truncated):
+            final[run] = info["final_obs"][run]
+            returns[run].append(sums[run])
+            sums[run] = 0
+        actions = twin.step(now, rewards, terminated, truncated, final)
+    assert found["episodes"].tolist() == [len(each) for each in returns]
+    for run in range(2):
+        if returns[run]:
+            assert found["return"][run] == pytest.approx(np.mean(returns[run]), rel=1e-12)
+
+
+def test_killed_and_resumed(folder: Path) -> None:
+    words = ["stream", "--env", "Hopper", *TINY, "--steps", "3000", "--measure-every", "900", "--quiet"]
+    words += ["--checkpoint-every", "0.01", "--no-figure", "--out", "out"]
+    assert klopf(*words, cwd=folder).communicate(timeout=120)[1] == ""
+    expected = contents(folder / "out")
+    (folder / "out").rename(folder / "whole")
+    draw, checkpoint = random.Random(1), folder / "out/checkpoint.safetensors"
+    process = klopf(*words, cwd=folder)
+    kills = 0
+    for _ in range(3):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+        kills += process.returncode != 0
+        process = klopf("stream", "--resume", "out", cwd=folder)
+    assert process.communicate(timeout=120)[1] == ""
+    assert kills > 0
+    assert contents(folder / "out") == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--agent", "q"], "klopf: --agent q chooses among actions; these are continuous: --agent ac"),
+        (["--agent", "ac", "--epsilon", "0.5"], "klopf: --epsilon is an option of q, sarsa, got only ac"),
+        (["--env", "Aunt"], "klopf: [env] Environment `Aunt` doesn't exist."),
+        (["--discount", "1.5"], "klopf: [stream] discount must be in [0, 1], got 1.5"),
+        (["--agent", "dqn"], "klopf stream: --agent: expected one of ac, q, sarsa, got 'dqn'"),
+    ],
+)
+def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        raise SystemExit(main(["stream", *words]))
+    said = capsys.readouterr()
+    assert left.value.code in (1, 2)
+    assert message in said.err and said.err.count("\n") == 1
