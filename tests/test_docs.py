@@ -18,7 +18,7 @@ from klopf.cli import COMMANDS, main
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS
-CODE = [ROOT / "README.md", ROOT / "docs" / "python.md"]
+CODE = [ROOT / "README.md", ROOT / "docs" / "python.md", ROOT / "docs" / "streaming.md"]
 if sys.version_info >= (3, 11):  # which MuJoCo's batches need
     CODE += [ROOT / "docs" / "environments.md", ROOT / "docs" / "ant.md"]
 

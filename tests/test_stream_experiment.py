@@ -56,7 +56,7 @@ def test_returns_are_those_of_the_episodes() -> None:
     part = plan.experiment().parts[0]
     part.advance(150)
     found = dict(zip(walk.StreamWalk.measured, part.measure().T, strict=True))
-    twin = plan.experiment().parts[0].agent
+    twin = plan.agent(plan.lines[0], part.world)
     envs = vector.MujocoVectorEnv(vector.Ant(), 2)
     now, _ = envs.reset(seed=[3, 4])
     actions = twin.begin(now)
