@@ -11,7 +11,7 @@ void td_error(const Queue& queue, const TdError& op, const Play& play) {
     if (!learns(play, run)) return;
     const double delta = klopf::td_error(op, play, run);
     *play.at(op.delta, run) = delta;
-    if (!(delta - delta == 0)) *play.at(op.alive, run) = 0;
+    if (!(delta - delta == 0)) *play.at(op.alive, run) = *play.at(op.active, run) = 0;
   });
 }
 

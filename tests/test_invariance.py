@@ -40,6 +40,11 @@ RULES: dict[str, Callable[[], list[Any]]] = {
 OPTIMIZERS = {
     "sgd": lambda: kl.SGD(step_size=0.02, momentum=0.9, weight_decay=1e-3),
     "adam": lambda: kl.Adam(step_size=0.003, weight_decay=1e-3),
+    "idbd": lambda: kl.IDBD(step_size=0.01, meta_step_size=0.001),
+    "idbd-unit": lambda: kl.IDBD(step_size=0.01, meta_step_size=0.001, scope="unit"),
+    "autostep": lambda: kl.Autostep(step_size=0.01),
+    "obgd": lambda: kl.ObGD(),
+    "adaptive-obgd": lambda: kl.AdaptiveObGD(scope="layer"),
 }
 
 

@@ -45,7 +45,7 @@ def agent(seeds: list[int], method: str = "ac", optimizer: str = "ObGD", **setti
         network(seeds, outputs, 0),
         method=method.removesuffix("-discrete"),
         distribution="categorical" if method == "ac-discrete" else "softplus",
-        optimizer=OPTIMIZERS[optimizer](),
+        optimizer=OPTIMIZERS[optimizer]() if policy else None,
         value_optimizer=OPTIMIZERS[optimizer](),
         **{"epsilon": 0.5, "last_epsilon": 0.1, "exploration_steps": 50, **settings},
     )
@@ -243,6 +243,10 @@ def test_mistakes() -> None:
         bootstrapped.step(ones[:1], zeros[:1], ~yes[:1], yes[:1])
     for make, message in (
         (lambda: agent([3], trace_decay=1.5), r"\[stream\] trace_decay must be in \[0, 1\], got 1.5"),
+        (
+            lambda: kl.StreamAgent(None, network([3], 2, 0), method="q", optimizer=kl.ObGD()),
+            "optimizer is the policy's, and there is none",
+        ),
         (lambda: agent([3], trace_cut="never"), "trace_cut must be one of reference, watkins"),
         (lambda: kl.StreamAgent(None, network([3], 1, 0)), "an actor-critic needs a policy"),
         (

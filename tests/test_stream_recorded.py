@@ -71,7 +71,7 @@ def test_engine_follows_recording(path: Path) -> None:
         value,
         method="ac" if actor else config["agent"],
         distribution="softplus" if config["agent"] == "ac_continuous" else "categorical",
-        optimizer=optimizer(step_size=config["lr"], kappa=config["kappa_policy"]),
+        optimizer=optimizer(step_size=config["lr"], kappa=config["kappa_policy"]) if actor else None,
         value_optimizer=optimizer(step_size=config["lr"], kappa=config["kappa_value"]),
         discount=config["gamma"],
         trace_decay=config["lamda"],

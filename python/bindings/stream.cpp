@@ -72,14 +72,6 @@ py::array_t<double> learn(StreamAgent& agent, const ArrayLike& observation, cons
   Dense<uint8_t> best;
   if (!next_action.is_none()) b = read_array<double>("learn", "next_action", given(next_action), {runs});
   if (!greedy.is_none()) best = read_array<uint8_t>("learn", "greedy", given(greedy), {runs});
-  const int64_t known = agent.known_actions();
-  const auto check_indices = [&](const Dense<double>& indices) {
-    for (py::ssize_t i = 0; i < runs; ++i)
-      if (const double index = indices.data()[i]; !(index >= 0 && index < static_cast<double>(known)) || index != std::floor(index))
-        throw Error("[learn] actions must be whole numbers from 0 to " + std::to_string(known - 1));
-  };
-  if (agent.chooses()) check_indices(a);
-  if (!next_action.is_none()) check_indices(b);
   std::vector<double> deltas;
   {
     const py::gil_scoped_release release;
@@ -98,8 +90,9 @@ py::array_t<bool> alive(const StreamAgent& agent) {
 
 const char* agent_doc = R"(R independent agents that learn from every step once, as it comes (Elsayed, Vasan and Mahmood 2024).
 
-Weights move along the temporal-difference error times eligibility traces; there is no buffer. With IDBD or Autostep, whose
-gradients are then those along the trace, that is TIDBD.
+Weights move along the temporal-difference error times eligibility traces; there is no buffer. Under IDBD that is TIDBD: the
+newest gradient in the meta-gradient, and newest gradient times trace as the curvature. Autostep does likewise, with its own
+bound.
 
 Args:
     policy: network of an actor-critic: two outputs for each number of an action, the mean and what softplus makes the

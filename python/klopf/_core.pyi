@@ -1255,8 +1255,9 @@ class StreamAgent:
     """
     R independent agents that learn from every step once, as it comes (Elsayed, Vasan and Mahmood 2024).
 
-    Weights move along the temporal-difference error times eligibility traces; there is no buffer. With IDBD or Autostep, whose
-    gradients are then those along the trace, that is TIDBD.
+    Weights move along the temporal-difference error times eligibility traces; there is no buffer. Under IDBD that is TIDBD: the
+    newest gradient in the meta-gradient, and newest gradient times trace as the curvature. Autostep does likewise, with its own
+    bound.
 
     Args:
         policy: network of an actor-critic: two outputs for each number of an action, the mean and what softplus makes the

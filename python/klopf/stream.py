@@ -51,6 +51,8 @@ class StreamAgent(_core.StreamAgent):
             "normalise_observations": normalise_observations,
             "scale_rewards": scale_rewards,
         }
+        if policy is None and optimizer is not None:
+            raise _core.Error("[stream] optimizer is the policy's, and there is none: give value_optimizer")
         self.optimizer = optimizer or _core.ObGD(kappa=3.0)
         self.value_optimizer = value_optimizer or _core.ObGD(kappa=2.0)
         self.rules = list(rules or [])
@@ -97,7 +99,7 @@ class StreamAgent(_core.StreamAgent):
         agent = cls(
             policy,
             value,
-            optimizer=made(settings["optimizer"]),
+            optimizer=made(settings["optimizer"]) if policy else None,
             value_optimizer=made(settings["value_optimizer"]),
             rules=[made(rule) for rule in settings["rules"]],
             **settings["settings"],

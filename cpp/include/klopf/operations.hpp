@@ -191,7 +191,7 @@ struct TdError {                                                  // delta = r +
   Ref<float> output, ahead, grad_output;
   Ref<double> reward, discount, delta;  // discount: 0 behind the end of an episode
   Ref<int32_t> action, next_action;     // of action values
-  Ref<int32_t> alive;                   // cleared when delta is not finite
+  Ref<int32_t> alive, active;           // alive: cleared when delta is not finite; active: who takes part in the rest of the step
 };
 struct PolicyGradient {  // of log pi(a | s) + entropy_weight sign(delta) H
   Distribution distribution;

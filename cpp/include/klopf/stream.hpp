@@ -37,7 +37,6 @@ class StreamAgent {
   bool acts() const { return options_.method != "td"; }
   bool chooses() const { return !policy_ || options_.distribution == "categorical"; }  // whether an action is an index
   int64_t action_size() const { return action_size_; }
-  int64_t known_actions() const { return policy_ ? policy_->network().outputs() : value_->network().outputs(); }
 
   // The first observations [R, inputs] of episodes: actions [R, action size]; of prediction values.
   std::vector<float> begin(const double* observations);
@@ -63,6 +62,7 @@ class StreamAgent {
   template <class F>
   void each_run(F work) const;
   void give(Plays& plays, int run, const std::vector<float>& samples) const;
+  void follow(const TraceLearner& first, const TraceLearner& then) const;
   void update(const Plays& plays);
   void look(Plays& plays, int run) const;
   void act(const Plays& plays) const;

@@ -11,9 +11,10 @@ namespace klopf {
 
 // What the networks of an agent share, in a space of their own.
 struct Shared {
-  Ref<double> delta;   // temporal-difference error
-  Ref<double> decay;   // of traces, before the gradient of this step
-  Ref<int32_t> alive;  // cleared when a number is no longer finite
+  Ref<double> delta;  // temporal-difference error
+  Ref<double> decay;  // of traces, before the gradient of this step
+  Ref<int32_t> alive,
+      active;  // cleared when a number is no longer finite; and as it was when a step began, for devices that play all runs at once
 };
 
 // A network that learns from every sample once, as it comes: weights move along the temporal-difference error times eligibility traces of

@@ -1,15 +1,38 @@
 // Linear layers: y = W x + b with W [outputs, inputs].
 constexpr int few_samples = 4;  // below this, packing the weights costs more than it saves
 
+// Of a few rows of W at a time, whose sums do not wait for each other. Each is added up as `dot` does.
+constexpr int rows_at_once = 4;
+template <int rows>
+KLOPF_FN void dot_rows(const float* x, const float* w, int64_t n, const float* bias, float* out) {
+  Sum16 sums[rows];
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int k = 0; k < 16 / lanes; ++k) {
+      const V at = load(x + i + k * lanes);
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r) sums[r].part[k] = fma(at, load(w + r * n + i + k * lanes), sums[r].part[k]);
+    }
+  for (int k = 0; i < n; ++k, i += lanes) {
+    const int left = n - i < lanes ? static_cast<int>(n - i) : lanes;
+    const V at = load_first(x + i, left);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) sums[r].part[k] = fma(at, load_first(w + r * n + i, left), sums[r].part[k]);
+  }
+  for (int r = 0; r < rows; ++r) out[r] = bias[r] + sums[r].total();
+}
+
 void linear_forward(const LinearForward& op, const Play& play) {
   const int inputs = op.shape.inputs, outputs = op.shape.outputs, count = play.batch.count;
   const float *input = play.at(op.input), *weight = play.at(op.weight), *bias = play.at(op.bias);
   float* output = play.at(op.output);
   if (count < few_samples) {
-    for (int b = 0; b < count; ++b)
-      for (int o = 0; o < outputs; ++o)
-        output[static_cast<int64_t>(b) * outputs + o] =
-            bias[o] + dot(input + static_cast<int64_t>(b) * inputs, weight + static_cast<int64_t>(o) * inputs, inputs);
+    for (int b = 0; b < count; ++b, input += inputs, output += outputs) {
+      int o = 0;
+      for (; o + rows_at_once <= outputs; o += rows_at_once)
+        dot_rows<rows_at_once>(input, weight + static_cast<int64_t>(o) * inputs, inputs, bias + o, output + o);
+      for (; o < outputs; ++o) dot_rows<1>(input, weight + static_cast<int64_t>(o) * inputs, inputs, bias + o, output + o);
+    }
     return;
   }
   const Matrix x{input, inputs, 1};

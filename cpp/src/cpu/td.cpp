@@ -12,6 +12,7 @@ void td_error(const TdError& op, const Play& play) {
   const double delta = klopf::td_error(op, play, 0);
   *play.at(op.delta) = delta;
   if (!std::isfinite(delta)) *play.at(op.alive) = 0;
+  *play.at(op.active) = *play.at(op.alive);
 }
 
 void policy_gradient(const PolicyGradient& op, const Play& play) {

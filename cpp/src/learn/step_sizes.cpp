@@ -153,7 +153,7 @@ void record_one(const AdaptiveObGD& o, Recording& r) {
   all.step_size = r.number("AdaptiveObGD", "step_size", o.step_size, 0, infinity);
   all.meta_step_size = r.number("AdaptiveObGD", "kappa", o.kappa, 0, infinity);
   all.decay = r.number("AdaptiveObGD", "beta2", o.beta2, 0, 1, false);
-  all.epsilon = r.number("AdaptiveObGD", "epsilon", o.epsilon, 0, infinity);
+  all.epsilon = r.number("AdaptiveObGD", "epsilon", o.epsilon, 1e-30, infinity);
   if (all.scope != Scope::weight) {
     for_layers<MeasureSteps>(all, r);
     bound(all, all.scope, r);

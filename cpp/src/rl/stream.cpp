@@ -24,7 +24,7 @@ void expect_range(const char* name, const PerRun& value, int runs, double high) 
          std::string(name) + " must be one number or " + std::to_string(runs) + " (one for each run), got " +
              std::to_string(value.values.size()));
   for (const double v : value.values)
-    expect(v >= 0 && v <= high,
+    expect(std::isfinite(v) && v >= 0 && v <= high,
            std::string(name) + (std::isinf(high) ? " must not be negative, got " : " must be in [0, 1], got ") + number_text(v));
 }
 
@@ -61,7 +61,7 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
 
   const Distribution kind = distribution == 0 ? Distribution::softplus : Distribution::categorical;
   action_size_ = policy ? klopf::action_size(kind, static_cast<int>(policy->outputs())) : 1;
-  shared_ = {layout_.add<double>("delta"), layout_.add<double>("decay"), layout_.add<int32_t>("alive")};
+  shared_ = {layout_.add<double>("delta"), layout_.add<double>("decay"), layout_.add<int32_t>("alive"), layout_.add<int32_t>("active")};
   reward_ = layout_.add<double>("reward");
   discount_ = layout_.add<double>("discount");
   entropy_ = layout_.add<double>("entropy");
@@ -84,7 +84,8 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
             shared_.delta,
             index_,
             next_index_,
-            shared_.alive};
+            shared_.alive,
+            shared_.active};
   const Ref<uint64_t> seed = value->seed();
   choose_ = {outputs, 0, value_->now().output, epsilon_, index_, greedy_, seed};
   choose_ahead_ = {outputs, 0, value_->ahead().output, epsilon_, next_index_, greedy_, seed};
@@ -100,7 +101,7 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
   blocks_ = Blocks(runs_, layout_.bytes(), value->backend().memory());
   blocks_.on_host(true);
   for (int r = 0; r < runs_; ++r) {
-    *blocks_.at(shared_.alive, r) = 1;
+    *blocks_.at(shared_.alive, r) = *blocks_.at(shared_.active, r) = 1;
     *blocks_.at(entropy_, r) = options_.entropy[r];
   }
   const std::size_t numbers = static_cast<std::size_t>(runs_ * inputs_);
@@ -120,7 +121,7 @@ StreamAgent::Plays StreamAgent::plays(int run) const {
   const auto share = [&](Play& play) {
     play.base[space_agent] = value_->network().together() ? blocks_.to_play() : blocks_.block(run);
     play.stride[space_agent] = blocks_.stride();
-    if (value_->network().together()) play.active = shared_.alive;
+    if (value_->network().together()) play.active = shared_.active;
   };
   share(plays.value = value_->play(run));
   if (policy_) share(plays.policy = policy_->play(run));
@@ -157,6 +158,11 @@ void StreamAgent::give(Plays& plays, int run, const std::vector<float>& samples)
   if (policy_) put(*policy_, plays.policy);
 }
 
+// Devices that work on their own play each network's operations in an order of its own: what comes next of one waits for the other.
+void StreamAgent::follow(const TraceLearner& first, const TraceLearner& then) const {
+  if (first.network().together()) first.network().backend().memory()->let_follow(then.network().backend().memory()->stream());
+}
+
 // From the networks' passes at the sample and ahead.
 void StreamAgent::update(const Plays& plays) {
   Backend& backend = value_->network().backend();
@@ -164,8 +170,10 @@ void StreamAgent::update(const Plays& plays) {
   const auto lives = [&] { return value_->network().together() || *plays.value.at(shared_.alive); };
   if (lives()) value_->learn(plays.value);
   if (!policy_ || !lives()) return;
-  backend.policy_gradient(gradient_, plays.policy);
+  follow(*value_, *policy_);
+  policy_->network().backend().policy_gradient(gradient_, plays.policy);
   policy_->learn(plays.policy);
+  follow(*policy_, *value_);
 }
 
 // At the sample where the next action is taken.
@@ -177,15 +185,16 @@ void StreamAgent::look(Plays& plays, int run) const {
 
 // And that action.
 void StreamAgent::act(const Plays& plays) const {
-  Backend& backend = value_->network().backend();
   if (policy_) {
     DrawAction draw = draw_;
     draw.step = step_;
-    backend.draw_action(draw, plays.policy);
+    follow(*value_, *policy_);
+    policy_->network().backend().draw_action(draw, plays.policy);
+    follow(*policy_, *value_);
   } else if (acts()) {
     ChooseAction choose = choose_;
     choose.step = 2 * step_;
-    backend.choose_action(choose, plays.value);
+    value_->network().backend().choose_action(choose, plays.value);
   }
 }
 
@@ -232,6 +241,7 @@ std::vector<float> StreamAgent::begin(const double* observations) {
 // Before an update: what it depends on beside samples.
 void StreamAgent::prepare(int run, double reward, bool terminal) {
   const std::size_t at = static_cast<std::size_t>(run);
+  *blocks_.at(shared_.active, run) = *blocks_.at(shared_.alive, run);
   const bool watkins = options_.method == "q" && options_.trace_cut == "watkins" && !*blocks_.at(greedy_, run);
   const double discount = options_.discount[run];
   *blocks_.at(reward_, run) = reward;
@@ -289,6 +299,15 @@ std::vector<double> StreamAgent::learn(const double* observations, const double*
                                        const double* next_observations, const uint8_t* terminated, const double* next_actions,
                                        const uint8_t* greedy) {
   expect(options_.method != "sarsa" || next_actions, "next_action must be given for SARSA");
+  const int64_t known = policy_ ? policy_->network().outputs() : value_->network().outputs();
+  const auto check_index = [&](double index) {
+    expect(index >= 0 && index < static_cast<double>(known) && index == std::floor(index),
+           "actions must be whole numbers from 0 to " + std::to_string(known - 1) + ", got " + number_text(index));
+  };
+  for (int run = 0; run < runs_; ++run) {
+    if (chooses()) check_index(actions[run]);
+    if (next_actions) check_index(next_actions[run]);
+  }
   blocks_.on_host(true);
   for (int64_t i = 0; i < runs_ * inputs_; ++i) {
     first_[static_cast<std::size_t>(i)] = static_cast<float>(observations[i]);
@@ -296,7 +315,7 @@ std::vector<double> StreamAgent::learn(const double* observations, const double*
   }
   for (int run = 0; run < runs_; ++run) {
     for (int64_t i = 0; i < action_size_; ++i) blocks_.at(action_, run)[i] = static_cast<float>(actions[run * action_size_ + i]);
-    *blocks_.at(index_, run) = static_cast<int32_t>(actions[run * action_size_]);
+    if (chooses()) *blocks_.at(index_, run) = static_cast<int32_t>(actions[run]);
     if (next_actions) *blocks_.at(next_index_, run) = static_cast<int32_t>(next_actions[run]);
     *blocks_.at(greedy_, run) = greedy ? greedy[run] : 1;
     prepare(run, rewards[run], terminated[run]);

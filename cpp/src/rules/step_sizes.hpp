@@ -10,7 +10,7 @@ namespace klopf {
 
 // e^x for finite results to 2e-7, from additions, multiplications and bits alone: the same wherever these are.
 KLOPF_FN float exp_of(float x) {
-  const float limited = x < -87.0f ? -87.0f : x > 88.7f ? 88.7f : x;
+  const float limited = x < -87.0f ? -87.0f : x > 88.37f ? 88.37f : x;
   const float halves = limited * 1.44269504f, up = halves + 12582912.0f, whole = up - 12582912.0f;  // rounded to a whole number
   const float r = (limited - whole * 0.693359375f) + whole * 2.12194440e-4f;
   const float series = 1 + r * (1 + r * (0.5f + r * (0.16666667f + r * (0.041666667f + r * (8.3333333e-3f + r * 1.3888889e-3f)))));
@@ -62,7 +62,8 @@ KLOPF_FN void mean_square(float g, float& v, float& n, float decay) {
   v = decay * v + (1 - decay) * (g * g);
   n = decay * n + (1 - decay);
 }
-KLOPF_FN float over_root(float g, float v, float n, float epsilon) { return g / sqrtf(v / n + epsilon); }
+// g / sqrt(v / n + epsilon), with one division.
+KLOPF_FN float over_root(float g, float v, float n, float epsilon) { return g * sqrtf(n / (v + epsilon * n)); }
 
 // What a rule does to the i-th weight of a run; `own`: every weight owns its step size, or its bound.
 struct StepArrays {

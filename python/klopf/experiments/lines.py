@@ -82,10 +82,11 @@ class Methods(Generic[Method]):
         return Line(str(described["label"]), method, dict(described["swept"]))
 
     def lines(
-        self, names: Sequence[str], profile: str, given: Mapping[str, Sequence[Any]]
+        self, names: Sequence[str], profile: str, given: Mapping[str, Sequence[Any]], flag: str = "--method"
     ) -> list[Line[Method]]:
         """Every method with every combination of the values given for the settings that it has.
 
+        flag: the option that names methods.
         Raises kl.Error for an option that none of the methods has, and for a method or value named twice.
         """
         fields = {name: {one.name for one in options(kind)} for name, kind in self.kinds.items()}
@@ -96,7 +97,7 @@ class Methods(Generic[Method]):
                     f"{option_of(setting)} is an option of {', '.join(owners)}, got only {', '.join(names)}"
                 )
             _once(option_of(setting), values)
-        _once("--method", names)
+        _once(flag, names)
         made = []
         for name in names:
             own = [setting for setting in given if setting in fields[name]]

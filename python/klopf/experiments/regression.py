@@ -79,7 +79,7 @@ class Settings(Running):
         choices=tuple(STREAMS),
     )
     flip_every: int = option(10_000, "examples from one change to the next", minimum=1)
-    bits: int = option(20, "random bits of an example, beside a constant", minimum=1)
+    bits: int = option(20, "random bits of an example, beside a constant", minimum=1, maximum=53)
     held: int = option(15, "bits, the first ones, that are held between changes", minimum=0)
     target_units: int = option(100, "units of the target network", minimum=1)
 

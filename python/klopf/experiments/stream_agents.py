@@ -45,7 +45,7 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     """
     settings, of_agents = Plan.sort_out(given)
     settings = with_env(settings)
-    return Plan(settings, STREAMS.lines(settings.agent, "authors", of_agents), list(command))
+    return Plan(settings, STREAMS.lines(settings.agent, "authors", of_agents, "--agent"), list(command))
 
 
 def command(arguments: Sequence[str]) -> None:

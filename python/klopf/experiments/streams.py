@@ -116,19 +116,14 @@ class StreamAC(Streaming):
 
 
 @dataclass(frozen=True)
-class StreamQ(Streaming):
-    """Q(lambda): the best action, or now and then any."""
+class StreamSarsa(Streaming):
+    """SARSA(lambda): learns about what is done, the best action, or now and then any."""
 
-    name: ClassVar[str] = "q"
+    name: ClassVar[str] = "sarsa"
 
     epsilon: float = option(1.0, "share of random actions at first", minimum=0)
     last_epsilon: float = option(0.01, "and after exploration", minimum=0)
     exploration: float = option(0.05, "share of the steps in which epsilon falls", above=0)
-    trace_cut: str = option(
-        "reference",
-        "of q: traces end after the update of an action that is not the best, or before it",
-        choices=("reference", "watkins"),
-    )
 
     def build(self, place: Place) -> kl.StreamAgent:
         if not place.discrete:
@@ -140,16 +135,24 @@ class StreamQ(Streaming):
             epsilon=self.epsilon,
             last_epsilon=self.last_epsilon,
             exploration_steps=max(1, round(self.exploration * place.steps)),
-            trace_cut=self.trace_cut,
             **self.settings(),
         )
 
 
 @dataclass(frozen=True)
-class StreamSarsa(StreamQ):
-    """SARSA(lambda): as Q(lambda), but learning about what is done."""
+class StreamQ(StreamSarsa):
+    """Q(lambda): learns about the best action."""
 
-    name: ClassVar[str] = "sarsa"
+    name: ClassVar[str] = "q"
+
+    trace_cut: str = option(
+        "reference",
+        "traces end after the update of an action that is not the best, or before it",
+        choices=("reference", "watkins"),
+    )
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "trace_cut": self.trace_cut}
 
 
 KINDS: dict[str, type[Streaming]] = {kind.name: kind for kind in (StreamAC, StreamQ, StreamSarsa)}

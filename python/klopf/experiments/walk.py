@@ -197,13 +197,14 @@ class StreamWalk(Walk):
 
     def state(self) -> dict[str, NDArray[Any]]:
         """And what was seen, and the actions to be taken."""
-        own = {"seen": self._seen, "steps": np.array([self._steps]), "actions": np.asarray(self._actions)}
+        seen = self._seen[:, : min(self._steps, self._probe)]
+        own = {"seen": seen, "steps": np.array([self._steps]), "actions": np.asarray(self._actions)}
         return {**super().state(), **{f"stream/{name}": array for name, array in own.items()}}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """What `state` gave, back in place."""
         own = within(arrays, "stream/")
-        self._seen, self._steps = own["seen"].copy(), int(own["steps"][0])
+        self._seen[:, : own["seen"].shape[1]], self._steps = own["seen"], int(own["steps"][0])
         self._actions = own["actions"].copy()
         super().load_state(arrays)
 
