@@ -83,6 +83,8 @@ CASES: list[tuple[str, tuple[Any, ...], tuple[int, ...]]] = [
     ("Flatten", (), (2, 3, 4)),
     ("ReLU", (), (9,)),
     ("LeakyReLU", (0.1,), (2, 3, 4)),
+    ("LayerNorm", (), (9,)),
+    ("LayerNorm", (0.1,), (2, 3, 4)),
     ("Tanh", (), (9,)),
     ("Sigmoid", (), (9,)),
 ]
