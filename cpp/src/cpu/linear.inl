@@ -125,28 +125,49 @@ void linear_backward_sgd(const LinearBackwardSgd& op, const Play& play) {
   if (!(bias_unsound == 0)) *play.at(op.sgd.alive) = 0;
 }
 
+// A few rows at a time: their parts of the input's gradient are added in order, as if one by one.
+template <int rows>
+KLOPF_FN void trace_rows(const float* x, const float* w, const float* g, float* e, int64_t inputs, float decay, float* grad_input,
+                         Sum16* sums) {
+  const V keep = broadcast(decay);
+  V grads[rows];
+  for (int r = 0; r < rows; ++r) grads[r] = broadcast(g[r]);
+  int part = 0;
+  for_lanes(static_cast<int>(inputs), [&](int i, auto get, auto put) {
+    const V at = get(x + i);
+    V sum = grad_input ? get(grad_input + i) : V{};
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const V trace = keep * get(e + r * inputs + i) + grads[r] * at;
+      put(e + r * inputs + i, trace);
+      sums[r].part[part] += magnitude(trace);
+      if (grad_input) sum = fma(grads[r], get(w + r * inputs + i), sum);
+    }
+    part = (part + 1) % (16 / lanes);
+    if (grad_input) put(grad_input + i, sum);
+  });
+}
+
 void linear_backward_trace(const LinearBackwardTrace& op, const Play& play) {
   const LinearBackward& layer = op.layer;
   const int inputs = layer.shape.inputs, outputs = layer.shape.outputs;
-  const float *x = play.at(layer.input), *w = play.at(layer.weight), *grad_output = play.at(layer.grad_output);
-  float *e = play.at(op.traces), *bias_e = play.at(op.bias_traces), *grad_input = play.at(layer.grad_input);
+  const float *x = play.at(layer.input), *w = play.at(layer.weight), *g = play.at(layer.grad_output);
+  float *e = play.at(op.traces), *bias = play.at(op.bias_traces), *grad_input = play.at(layer.grad_input);
   double* sums = play.at(op.sums);
   const float decay = static_cast<float>(*play.at(op.decay));
-  const V keep = broadcast(decay);
   if (grad_input)
     for (int i = 0; i < inputs; ++i) grad_input[i] = 0;
-  for (int o = 0; o < outputs; ++o, w += inputs, e += inputs) {
-    const V g = broadcast(grad_output[o]);
-    Sum16 sum;
-    int part = 0;
-    for_lanes(inputs, [&](int i, auto get, auto put) {
-      const V trace = keep * get(e + i) + g * get(x + i);
-      put(e + i, trace);
-      sum.part[part] += magnitude(trace);
-      part = (part + 1) % (16 / lanes);
-      if (grad_input) put(grad_input + i, fma(g, get(w + i), get(grad_input + i)));
-    });
-    bias_e[o] = decay * bias_e[o] + grad_output[o];
-    sums[2 * o] = static_cast<double>(sum.total()) + (bias_e[o] < 0 ? -bias_e[o] : bias_e[o]);
-  }
+  const auto visit = [&](int o, auto rows) {
+    constexpr int count = decltype(rows)::value;
+    Sum16 found[count];
+    const int64_t first = static_cast<int64_t>(o) * inputs;
+    trace_rows<count>(x, w + first, g + o, e + first, inputs, decay, grad_input, found);
+    for (int r = o; r < o + count; ++r) {
+      bias[r] = decay * bias[r] + g[r];
+      sums[2 * r] = static_cast<double>(found[r - o].total()) + (bias[r] < 0 ? -bias[r] : bias[r]);
+    }
+  };
+  int o = 0;
+  for (; o + rows_at_once <= outputs; o += rows_at_once) visit(o, Number<rows_at_once>{});
+  for (; o < outputs; ++o) visit(o, Number<1>{});
 }

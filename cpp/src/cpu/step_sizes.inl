@@ -38,13 +38,19 @@ void apply_steps(const ApplySteps& op, const Play& play) {
   const StepLayer& layer = op.layer;
   const float* factors = play.at(op.all.factors) + 2 * layer.first_row;
   const double reach = reach_of(op.all, play, 0);
+  // Rows that share their factors are one.
+  const bool alike = op.all.scope == Scope::network || op.all.scope == Scope::layer;
+  const int rows = alike ? 1 : layer.rows, biases = alike ? layer.rows : 1;
+  const int64_t columns = alike ? static_cast<int64_t>(layer.rows) * layer.columns : layer.columns;
   with_weight_rule(op.all, [&](auto rule) {
-    for (int row = 0; row < layer.rows; ++row) {
-      const float first = factors[2 * row], second = factors[2 * row + 1];
-      const int64_t from = layer.weight + static_cast<int64_t>(row) * layer.columns, to = from + layer.columns;
+    const auto apply = [&](int64_t from, int64_t count, const float* factor) {
+      const float first = factor[0], second = factor[1];
 #pragma GCC ivdep
-      for (int64_t i = from; i < to; ++i) rule.apply(arrays, i, first, second, reach);
-      if (layer.bias >= 0) rule.apply(arrays, layer.bias + row, first, second, reach);
+      for (int64_t i = from; i < from + count; ++i) rule.apply(arrays, i, first, second, reach);
+    };
+    for (int row = 0; row < rows; ++row) {
+      apply(layer.weight + row * columns, columns, factors + 2 * row);
+      if (layer.bias >= 0) apply(layer.bias + row, biases, factors + 2 * row);
     }
   });
   const bool finite = all_finite(arrays.w + layer.weight, round_up(static_cast<int64_t>(layer.rows) * layer.columns, 16)) &&

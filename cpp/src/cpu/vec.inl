@@ -177,4 +177,6 @@ KLOPF_FN Integer round_up(Integer n, int to) {
 }
 // A number as a type.
 template <int n>
-struct Number {};
+struct Number {
+  static constexpr int value = n;
+};
