@@ -27,27 +27,30 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "SGD": lambda: kl.SGD(step_size=1e-3),
     "Adam": lambda: kl.Adam(step_size=1e-3),
 }
+EXPLORING = {"epsilon": 0.5, "last_epsilon": 0.1, "exploration_steps": 50}
 METHODS = ("ac", "ac-discrete", "q", "sarsa", "td")
 
 
-def network(seeds: list[int], outputs: int, stream: int) -> kl.Network:
+def network(seeds: list[int], outputs: int, stream: int, inputs: int = INPUTS) -> kl.Network:
     body = [layer for _ in range(2) for layer in (kl.Linear(9), kl.LayerNorm(), kl.LeakyReLU())]
     return kl.Network(
-        [*body, kl.Linear(outputs)], (INPUTS,), runs=len(seeds), seeds=seeds, init="lecun", stream=stream
+        [*body, kl.Linear(outputs)], (inputs,), runs=len(seeds), seeds=seeds, init="lecun", stream=stream
     )
 
 
-def agent(seeds: list[int], method: str = "ac", optimizer: str = "ObGD", **settings: Any) -> kl.StreamAgent:
+def agent(
+    seeds: list[int], method: str = "ac", optimizer: str = "ObGD", inputs: int = INPUTS, **settings: Any
+) -> kl.StreamAgent:
     outputs = {"ac": 1, "ac-discrete": 1, "td": 1}.get(method, ACTIONS)
     policy = {"ac": 2 * ACTIONS, "ac-discrete": ACTIONS}.get(method)
     return kl.StreamAgent(
-        policy and network(seeds, policy, 1),
-        network(seeds, outputs, 0),
+        policy and network(seeds, policy, 1, inputs),
+        network(seeds, outputs, 0, inputs),
         method=method.removesuffix("-discrete"),
-        distribution="categorical" if method == "ac-discrete" else "softplus",
+        distribution="categorical" if method == "ac-discrete" else None,
         optimizer=OPTIMIZERS[optimizer]() if policy else None,
         value_optimizer=OPTIMIZERS[optimizer](),
-        **{"epsilon": 0.5, "last_epsilon": 0.1, "exploration_steps": 50, **settings},
+        **{**({} if policy or method == "td" else EXPLORING), **settings},
     )
 
 
@@ -120,7 +123,7 @@ def test_step_is_learn_with_what_was_seen(method: str) -> None:
         observation, reward, terminated, truncated, final = world([5], step, actions)
         ended = terminated | truncated
         greedy = one.state()["greedy"].astype(bool)
-        taken = actions if method != "td" else np.zeros(1)
+        taken = actions if method != "td" else None
         actions = one.step(observation, reward, terminated, truncated, final)
         next_action = one.state()["next_index"] if method == "sarsa" else None
         other.learn(
@@ -169,7 +172,7 @@ def test_step_size_rules_along_traces(case: tuple[str, dict[str, Any]]) -> None:
     for _ in range({"ObGD": 10, "AdaptiveObGD": 20}.get(kind, 100)):
         following = rng.normal(size=(runs, INPUTS)).astype(np.float32)
         rewards, ends = rng.normal(size=runs), rng.random(runs) < 0.1
-        found = made.learn(x, np.zeros(runs), rewards, following, ends)
+        found = made.learn(x, None, rewards, following, ends)
         expected = [
             twin.step(x[run], rewards[run], following[run], bool(ends[run]))
             for run, twin in enumerate(references)
@@ -180,6 +183,116 @@ def test_step_size_rules_along_traces(case: tuple[str, dict[str, Any]]) -> None:
     for run, twin in enumerate(references):
         for name, value in twin.network.parameters().items():
             assert relative_error(weights[name][run], value) < 1e-4, (run, name)
+
+
+@pytest.mark.parametrize("truncation", ["terminal", "bootstrap"])
+@pytest.mark.usefixtures("device")
+def test_time_follows_the_observation(truncation: str) -> None:
+    """t / T - 1/2 after t steps of an episode, whose last observation has it too; nothing scales it."""
+    seeds, limit = [5, 6], 20
+    made, plain = agent(seeds, inputs=INPUTS + 1, time_limit=limit), agent(seeds)
+    actions = made.begin(np.zeros((2, INPUTS)))
+    plain.begin(np.zeros((2, INPUTS)))
+    time = np.zeros(2)
+    for step in range(60):
+        what = world(seeds, step, actions)
+        actions = made.step(*what)
+        plain.step(*what)
+        time = np.where(what[2] | what[3], 0, time + 1)
+        assert made.observation[:, -1].tolist() == np.float32(time / limit - 0.5).tolist()
+        assert (made.observation[:, :-1] == plain.observation).all()
+    assert made.begin(np.zeros((2, INPUTS))).shape == actions.shape
+    assert made.observation[:, -1].tolist() == [-0.5, -0.5]
+
+
+@pytest.mark.usefixtures("device")
+def test_time_of_what_an_episode_led_to() -> None:
+    """The value it goes on in is that of the last observation at its time."""
+    net = kl.Network([kl.Linear(1)], (2,))
+    net.load_state_dict(
+        {"0.weight": np.array([[[0, 1]]], np.float32), "0.bias": np.zeros((1, 1), np.float32)}
+    )
+    made = kl.StreamAgent(
+        None,
+        net,
+        method="td",
+        value_optimizer=kl.SGD(step_size=0),
+        discount=0.5,
+        truncation="bootstrap",
+        time_limit=10,
+        normalise_observations=False,
+        scale_rewards=False,
+    )
+    one, no, yes = np.ones((1, 1)), np.array([False]), np.array([True])
+    values = [made.begin(one), made.step(one, np.ones(1), no, no), made.step(one, np.ones(1), no, yes, one)]
+    np.testing.assert_allclose(np.ravel(values), [-0.5, -0.4, -0.5], rtol=1e-6)
+    np.testing.assert_allclose(made.state()["delta"], [1 + 0.5 * -0.3 - -0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("reward_trace", ["reference", "episode"])
+@pytest.mark.usefixtures("device")
+def test_rewards_are_scaled_by_the_deviation_of_their_sum(reward_trace: str) -> None:
+    net = kl.Network([kl.Linear(1)], (1,))
+    made = kl.StreamAgent(
+        None, net, method="td", value_optimizer=kl.SGD(step_size=0), discount=0.9, reward_trace=reward_trace
+    )
+    net.load_state_dict({"0.weight": np.zeros((1, 1, 1), np.float32), "0.bias": np.zeros((1, 1), np.float32)})
+    rng, sums, total = np.random.default_rng(0), [], 0.0
+    made.begin(np.zeros((1, 1)))
+    for step in range(40):
+        reward, ends = rng.normal(), step % 7 == 6
+        total = (0 if ends and reward_trace == "reference" else 0.9 * total) + reward
+        sums.append(total)
+        if ends and reward_trace == "episode":
+            total = 0.0
+        made.step(np.zeros((1, 1)), np.array([reward]), np.array([ends]), np.array([False]))
+        scale = np.var(sums, ddof=1) if len(sums) > 1 else 1.0
+        np.testing.assert_allclose(made.state()["delta"], [reward / np.sqrt(scale + 1e-8)], rtol=1e-9)
+
+
+@pytest.mark.parametrize("first_action", ["drawn", "kept"])
+@pytest.mark.usefixtures("device")
+def test_sarsa_begins_an_episode(first_action: str) -> None:
+    """With the action drawn for the last one's end, as published, or one for its own first observation."""
+    seeds = list(range(20))
+    made = agent(seeds, "sarsa", first_action=first_action, epsilon=0.0, last_epsilon=0.0)
+    actions = made.begin(np.zeros((20, INPUTS)))
+    differ = 0
+    for step in range(60):
+        what = world(seeds, step, actions)
+        actions = made.step(*what)
+        ended = what[2] | what[3]
+        kept = made.state()["next_index"]
+        best = made.value(made.observation[:, None]).argmax(axis=-1).ravel()
+        assert (actions[~ended] == kept[~ended]).all()
+        assert (actions[ended] == (kept if first_action == "kept" else best)[ended]).all()
+        differ += int((kept != best)[ended].sum())
+    assert differ > 0
+    if first_action == "kept":
+        with pytest.raises(
+            kl.Error, match="final_observation must be given where an episode ends, for the action"
+        ):
+            made.step(*what[:2], np.ones(20, bool), np.zeros(20, bool))
+
+
+@pytest.mark.usefixtures("device")
+def test_truncated_transitions() -> None:
+    """They go on in the next observation's value, and traces end; a terminal one has no such value."""
+    one, no, yes = np.ones((1, 2)), np.array([False]), np.array([True])
+    weights = {"0.weight": np.ones((1, 1, 2), np.float32), "0.bias": np.zeros((1, 1), np.float32)}
+    found = {}
+    for name, (terminated, truncated) in {"": (no, None), "cut": (no, yes), "end": (yes, None)}.items():
+        net = kl.Network([kl.Linear(1)], (2,))
+        net.load_state_dict(weights)
+        optimizer = kl.SGD(step_size=0)
+        made = kl.StreamAgent(
+            None, net, method="td", value_optimizer=optimizer, discount=0.5, trace_decay=0.5
+        )
+        found[name] = made.learn(one, None, np.ones(1), one, terminated, truncated)[0]
+        made.learn(one, None, np.ones(1), one, no)
+        found[f"{name} trace"] = made.state()["value.optimizer.traces.0.weight"][0, 0, 0]
+    assert [found[name] for name in ("", "cut", "end")] == [0, 0, -1]
+    assert [found[f"{name} trace"] for name in ("", "cut", "end")] == [1.25, 1, 1]
 
 
 @pytest.mark.usefixtures("device")
@@ -229,6 +342,18 @@ def test_mistakes() -> None:
         made.begin(np.ones((2, 4)))
     made.begin(ones)
     before = made.state()
+    for method, given, message in (
+        ("ac", {"action": None}, "action must be given, got none"),
+        ("td", {"action": zeros}, "action must not be given where nothing is chosen"),
+        ("q", {"action": zeros, "next_action": zeros}, "next_action must be given for sarsa alone"),
+        ("sarsa", {"action": zeros}, "next_action must be given for sarsa, got none"),
+        ("ac-discrete", {"action": zeros, "greedy": yes}, "greedy must be given for q alone"),
+        ("q", {"action": zeros + 3}, "actions must be whole numbers from 0 to 2, got 3"),
+    ):
+        with pytest.raises(kl.Error, match=message):
+            agent([3, 4], method).learn(
+                observation=ones, reward=zeros, next_observation=ones, terminated=yes, **given
+            )
     for bad, message in (
         ((np.full((2, INPUTS), np.nan), zeros, yes, yes), r"\[step\] observation must be finite, got nan"),
         ((ones, np.full(2, np.inf), yes, yes), r"\[step\] reward must be finite, got inf"),
@@ -243,11 +368,16 @@ def test_mistakes() -> None:
         bootstrapped.step(ones[:1], zeros[:1], ~yes[:1], yes[:1])
     for make, message in (
         (lambda: agent([3], trace_decay=1.5), r"\[stream\] trace_decay must be in \[0, 1\], got 1.5"),
+        (lambda: agent([3], epsilon=0.1), 'epsilon is an option of q, sarsa, got method="ac"'),
+        (lambda: agent([3], "td", entropy=0.1), 'entropy is an option of ac, got method="td"'),
+        (lambda: agent([3], reward_trace="never"), "reward_trace must be one of reference, episode"),
+        (lambda: agent([3], time_limit=-1), "time_limit must be at least 1, got -1"),
+        (lambda: agent([3], inputs=1, time_limit=5), "the networks have one input more than an observation"),
         (
             lambda: kl.StreamAgent(None, network([3], 2, 0), method="q", optimizer=kl.ObGD()),
             "optimizer is the policy's, and there is none",
         ),
-        (lambda: agent([3], trace_cut="never"), "trace_cut must be one of reference, watkins"),
+        (lambda: agent([3], "q", trace_cut="never"), "trace_cut must be one of reference, watkins"),
         (lambda: kl.StreamAgent(None, network([3], 1, 0)), "an actor-critic needs a policy"),
         (
             lambda: kl.StreamAgent(network([3], 2, 1), network([3], 1, 0), method="q"),

@@ -105,6 +105,10 @@ def test_killed_and_resumed(folder: Path) -> None:
         (["--agent", "q"], "klopf: --agent q chooses among actions; these are continuous: --agent ac"),
         (["--agent", "ac", "--epsilon", "0.5"], "klopf: --epsilon is an option of q, sarsa, got only ac"),
         (["--env", "Aunt"], "klopf: [env] Environment `Aunt` doesn't exist."),
+        (
+            ["--env", "CartPole-v1", "--beta2", "0.9"],
+            "klopf: --beta2 is an option of --optimizer adaptive-obgd",
+        ),
         (["--discount", "1.5"], "klopf: [stream] discount must be in [0, 1], got 1.5"),
         (["--agent", "dqn"], "klopf stream: --agent: expected one of ac, q, sarsa, got 'dqn'"),
     ],

@@ -70,12 +70,12 @@ def test_engine_follows_recording(path: Path) -> None:
         policy,
         value,
         method="ac" if actor else config["agent"],
-        distribution="softplus" if config["agent"] == "ac_continuous" else "categorical",
+        distribution={"ac_continuous": "softplus", "ac_discrete": "categorical"}.get(config["agent"]),
         optimizer=optimizer(step_size=config["lr"], kappa=config["kappa_policy"]) if actor else None,
         value_optimizer=optimizer(step_size=config["lr"], kappa=config["kappa_value"]),
         discount=config["gamma"],
         trace_decay=config["lamda"],
-        entropy=config["entropy_coeff"],
+        entropy=config["entropy_coeff"] if actor else None,
     )
     last = 150 if config["optimizer"] == "obgd" else 10
     for step in range(last):
@@ -86,7 +86,7 @@ def test_engine_follows_recording(path: Path) -> None:
             entries["states"][step + 1][None],
             entries["done"][step][None].astype(bool),
             next_action=entries["next_actions"][step][None] if config["agent"] == "sarsa" else None,
-            greedy=~entries["nongreedy"][step][None].astype(bool),
+            greedy=~entries["nongreedy"][step][None].astype(bool) if config["agent"] == "q" else None,
         )
         if f"after{step + 1}." in " ".join(entries):
             expected = parameters(entries, f"after{step + 1}")

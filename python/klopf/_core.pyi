@@ -1275,7 +1275,13 @@ class StreamAgent:
         last_epsilon: and after `exploration_steps`, between which it falls evenly
         exploration_steps: as said
         trace_cut: of q: "reference" clears traces after the update of an action that was not the best, "watkins" before it
+        first_action: of sarsa, in a new episode: "drawn" for its first observation, or "kept", drawn for the last one's, as in
+            the authors' program
         truncation: "terminal", or "bootstrap", where an episode that is cut short goes on in the value of its last observation
+        reward_trace: "reference", the reward that ends an episode counts in the discounted sum of the next one, as in the
+            authors' program; or "episode", in its own
+        time_limit: steps of the longest episode: t / time_limit - 1/2, t steps into an episode, follows the observation, after any
+            normalisation, so that the networks have one input more; 0: not
         normalise_observations: by running means and deviations, each run its own
         scale_rewards: by the deviation of their discounted sum
 
@@ -1299,7 +1305,10 @@ class StreamAgent:
         last_epsilon: typing.SupportsFloat | typing.SupportsIndex,
         exploration_steps: typing.SupportsIndex,
         trace_cut: str,
+        first_action: str,
         truncation: str,
+        reward_trace: str,
+        time_limit: typing.SupportsIndex,
         normalise_observations: bool,
         scale_rewards: bool,
     ) -> None: ...
@@ -1308,17 +1317,18 @@ class StreamAgent:
         The first observations of episodes.
 
         Args:
-            observation: [R, inputs]
+            observation: [R, numbers of one]
 
         Returns: actions [R, A] or indices [R]; of method="td" predictions [R].
         """
     def learn(
         self,
         observation: numpy.typing.ArrayLike,
-        action: numpy.typing.ArrayLike,
+        action: numpy.typing.ArrayLike | None,
         reward: numpy.typing.ArrayLike,
         next_observation: numpy.typing.ArrayLike,
         terminated: numpy.typing.ArrayLike,
+        truncated: numpy.typing.ArrayLike | None = None,
         next_action: numpy.typing.ArrayLike | None = None,
         greedy: numpy.typing.ArrayLike | None = None,
     ) -> numpy.typing.NDArray[numpy.float64]:
@@ -1327,10 +1337,11 @@ class StreamAgent:
 
         Args:
             observation: [R, inputs]
-            action: [R, A], or indices [R]
+            action: [R, A], or indices [R]; None for td
             reward: [R]
             next_observation: [R, inputs]
-            terminated: bool [R]
+            terminated: bool [R]: nothing follows
+            truncated: bool [R]: the next sample begins an episode, and the value of next_observation counts; None: none
             next_action: indices [R], of sarsa
             greedy: bool [R], of q: whether the actions were the best ones; None: all were
 
@@ -1356,11 +1367,12 @@ class StreamAgent:
         Learns from what followed the last actions, and chooses the next ones.
 
         Args:
-            observation: [R, inputs]; where an episode ended, the first one of the next
+            observation: [R, numbers of one]; where an episode ended, the first one of the next
             reward: [R]
             terminated: bool [R]
             truncated: bool [R]
-            final_observation: [R, inputs], what the step led to before any reset; needed where truncation bootstraps
+            final_observation: [R, numbers of one], what the step led to before any reset; needed where truncation bootstraps, and where
+                sarsa keeps the action drawn for it
 
         Returns: actions [R, A] or indices [R]; of method="td" predictions [R].
 

@@ -11,6 +11,16 @@ from klopf.network import Network
 from klopf.specs import Optimizer, PerRun, Rule, describe, describe_network, made, made_network, plain
 
 _FORMAT = "klopf stream 1"
+# Options that some methods have: which, and their values where none is given.
+_OPTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "distribution": (("ac",), "softplus"),
+    "entropy": (("ac",), 0.01),
+    "epsilon": (("q", "sarsa"), 1.0),
+    "last_epsilon": (("q", "sarsa"), 0.01),
+    "exploration_steps": (("q", "sarsa"), 1),
+    "trace_cut": (("q",), "reference"),
+    "first_action": (("sarsa",), "drawn"),
+}
 
 
 class StreamAgent(_core.StreamAgent):
@@ -22,35 +32,52 @@ class StreamAgent(_core.StreamAgent):
         value: Network,
         *,
         method: str = "ac",
-        distribution: str = "softplus",
+        distribution: str | None = None,
         optimizer: Optimizer | None = None,
         value_optimizer: Optimizer | None = None,
         rules: list[Rule] | None = None,
         discount: PerRun = 0.99,
         trace_decay: PerRun = 0.8,
-        entropy: PerRun = 0.01,
-        epsilon: float = 1.0,
-        last_epsilon: float = 0.01,
-        exploration_steps: int = 1,
-        trace_cut: str = "reference",
+        entropy: PerRun | None = None,
+        epsilon: float | None = None,
+        last_epsilon: float | None = None,
+        exploration_steps: int | None = None,
+        trace_cut: str | None = None,
+        first_action: str | None = None,
         truncation: str = "terminal",
+        reward_trace: str = "reference",
+        time_limit: int = 0,
         normalise_observations: bool = True,
         scale_rewards: bool = True,
     ) -> None:
         settings: dict[str, Any] = {
             "method": method,
-            "distribution": distribution,
             "discount": discount,
             "trace_decay": trace_decay,
+            "truncation": truncation,
+            "reward_trace": reward_trace,
+            "time_limit": time_limit,
+            "normalise_observations": normalise_observations,
+            "scale_rewards": scale_rewards,
+        }
+        given = {
+            "distribution": distribution,
             "entropy": entropy,
             "epsilon": epsilon,
             "last_epsilon": last_epsilon,
             "exploration_steps": exploration_steps,
             "trace_cut": trace_cut,
-            "truncation": truncation,
-            "normalise_observations": normalise_observations,
-            "scale_rewards": scale_rewards,
+            "first_action": first_action,
         }
+        for name, (methods, default) in _OPTIONS.items():
+            if given[name] is None:
+                given[name] = default
+            elif method not in methods:
+                raise _core.Error(
+                    f'[stream] {name} is an option of {", ".join(methods)}, got method="{method}"'
+                )
+            if method in methods:
+                settings[name] = given[name]
         if policy is None and optimizer is not None:
             raise _core.Error("[stream] optimizer is the policy's, and there is none: give value_optimizer")
         self.optimizer = optimizer or _core.ObGD(kappa=3.0)
@@ -62,7 +89,7 @@ class StreamAgent(_core.StreamAgent):
             optimizer=self.optimizer,
             value_optimizer=self.value_optimizer,
             rules=self.rules,
-            **settings,
+            **{**given, **settings},
         )
         self.policy, self.value = policy, value
         self._settings = settings

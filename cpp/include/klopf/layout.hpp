@@ -209,4 +209,10 @@ struct Array {
   std::vector<char> data;
 };
 
+template <class T>
+Array array_of(std::string name, std::vector<int64_t> shape, const std::vector<T>& values) {
+  const char* first = reinterpret_cast<const char*>(values.data());
+  return {std::move(name), type_of<T>(), std::move(shape), {first, first + values.size() * sizeof(T)}};
+}
+
 }  // namespace klopf

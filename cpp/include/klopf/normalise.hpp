@@ -28,12 +28,14 @@ class RunningMoments {
   std::vector<double> count_, mean_, squares_;  // [R], [R, size] twice
 };
 
-// Rewards over the deviation of their discounted sum u <- gamma (1 - ended) u + r.
+// Rewards over the deviation of their discounted sum u <- gamma u + r of an episode. spills: u <- gamma (1 - ended) u + r, as published,
+// so that the reward that ends an episode counts in the next one's sum and not in its own.
 class RewardScale {
  public:
   RewardScale() = default;
-  explicit RewardScale(int runs) : moments_(runs, 1), trace_(static_cast<std::size_t>(runs)) {}
+  explicit RewardScale(int runs, bool spills = true) : moments_(runs, 1), trace_(static_cast<std::size_t>(runs)), spills_(spills) {}
   bool present() const { return moments_.present(); }
+  void begin() { trace_.assign(trace_.size(), 0); }  // new episodes
   double operator()(int run, double reward, bool ended, double discount);
 
   std::vector<Array> state(const std::string& prefix) const;
@@ -42,6 +44,7 @@ class RewardScale {
  private:
   RunningMoments moments_;
   std::vector<double> trace_;
+  bool spills_ = true;
 };
 
 }  // namespace klopf

@@ -19,8 +19,11 @@ struct StreamOptions {
   PerRun discount = 0.99, trace_decay = 0.8, entropy = 0.01;
   double epsilon = 1.0, last_epsilon = 0.01;  // of actions drawn at random, falling over so many steps
   int64_t exploration_steps = 1;
-  std::string trace_cut = "reference";  // of q: after the update of an action that is not the best, or "watkins", before it
-  std::string truncation = "terminal";  // or "bootstrap"
+  std::string trace_cut = "reference";     // of q: after the update of an action that is not the best, or "watkins", before it
+  std::string first_action = "drawn";      // of sarsa, after an episode's end: or "kept", the one drawn for its last observation
+  std::string truncation = "terminal";     // or "bootstrap"
+  std::string reward_trace = "reference";  // the reward that ends an episode counts in the next one's sum; or in its own, "episode"
+  int64_t time_limit = 0;                  // above 0: t / time_limit - 1/2 is one more input, t steps into the episode
   bool normalise_observations = true, scale_rewards = true;
 };
 
@@ -33,21 +36,23 @@ class StreamAgent {
 
   const StreamOptions& options() const { return options_; }
   int runs() const { return runs_; }
-  int64_t inputs() const { return inputs_; }
+  int64_t inputs() const { return inputs_; }                                    // of the networks
+  int64_t observations() const { return inputs_ - (options_.time_limit > 0); }  // numbers of one
   bool acts() const { return options_.method != "td"; }
   bool chooses() const { return !policy_ || options_.distribution == "categorical"; }  // whether an action is an index
   int64_t action_size() const { return action_size_; }
 
-  // The first observations [R, inputs] of episodes: actions [R, action size]; of prediction values.
+  // The first observations [R, observations] of episodes: actions [R, action size]; of prediction values.
   std::vector<float> begin(const double* observations);
   // What followed: the same. final_observations: what the step led to, where an episode ended and the next one's first observation is
   // given; absent: nothing is known of it.
   std::vector<float> step(const double* observations, const double* rewards, const uint8_t* terminated, const uint8_t* truncated,
                           const double* final_observations);
-  // One update alone, from transitions of the caller's own; nothing is normalised, and no action is drawn. next_actions: of SARSA.
+  // One update alone, from transitions of the caller's own [R, inputs]; nothing is normalised, and no action is drawn. Where truncated,
+  // the next sample begins an episode, and this one goes on in the next observation's value. actions: not of TD. next_actions: of SARSA.
   // greedy: of Q, whether the actions were the best. Returns temporal-difference errors [R].
   std::vector<double> learn(const double* observations, const double* actions, const double* rewards, const double* next_observations,
-                            const uint8_t* terminated, const double* next_actions, const uint8_t* greedy);
+                            const uint8_t* terminated, const uint8_t* truncated, const double* next_actions, const uint8_t* greedy);
 
   const std::vector<float>& seen() const { return first_; }  // where the next action is taken [R, inputs]
   std::vector<uint8_t> alive() const;
@@ -67,7 +72,7 @@ class StreamAgent {
   void look(Plays& plays, int run) const;
   void act(const Plays& plays) const;
   void see(int run, const double* observation, float* out);
-  void prepare(int run, double reward, bool terminal);
+  void prepare(int run, double reward, bool terminal, bool ends);
   std::vector<float> actions() const;
   double epsilon_now() const;
   std::vector<Array> own_state() const;
@@ -92,6 +97,7 @@ class StreamAgent {
   bool begun_ = false;
   std::vector<float> next_, first_;  // as the networks see them [R, inputs]: what followed; and where the next action is taken
   std::vector<uint8_t> cut_;         // [R] traces, before the next gradient
+  std::vector<int64_t> time_;        // [R] steps into the episode
   RunningMoments moments_;
   RewardScale scale_;
 };

@@ -35,6 +35,7 @@ class TraceLearner {
   void look(const Play& play) const;   // at a sample, whose activations are kept
   void judge(const Play& play) const;  // the sample that follows
   void learn(const Play& play) const;  // from the outputs' gradients, at now().grad_output
+  std::vector<float> outputs() const;  // at the sample looked at last [runs, outputs]
 
   std::vector<Array> state() const;
   void check_state(const std::vector<Array>& arrays) const;

@@ -38,10 +38,9 @@ std::vector<Units> Recording::units() const {
   return groups;
 }
 
-Ref<double> Recording::number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high,
-                              bool high_included) {
-  const std::size_t runs = static_cast<std::size_t>(network.runs());
-  if (value.values.size() != 1 && value.values.size() != runs)
+void check_number(const std::string& owner, const std::string& name, const PerRun& value, int runs, double low, double high,
+                  bool high_included) {
+  if (value.values.size() != 1 && value.values.size() != static_cast<std::size_t>(runs))
     throw Error("[" + owner + "] " + name + " must be one number or " + std::to_string(runs) + " (one for each run), got " +
                 std::to_string(value.values.size()));
   for (const double v : value.values)
@@ -49,6 +48,11 @@ Ref<double> Recording::number(const std::string& owner, const std::string& name,
       throw Error("[" + owner + "] " + name + " must be in [" + number_text(low) + ", " +
                   (std::isinf(high) ? "infinity" : number_text(high)) + (high_included && !std::isinf(high) ? "]" : ")") + ", got " +
                   number_text(v));
+}
+
+Ref<double> Recording::number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high,
+                              bool high_included) {
+  check_number(owner, name, value, network.runs(), low, high, high_included);
   const Ref<double> ref = layout.add<double>(owner + "." + name);
   hyper.emplace_back(ref, value);
   return ref;

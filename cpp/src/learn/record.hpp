@@ -32,10 +32,14 @@ struct Recording {
 
   // The network's unit groups, with the activities of this tape.
   std::vector<Units> units() const;
-  // A hyper-parameter of `owner` in [low, high], one value or one for each run. Throws Error.
+  // A hyper-parameter, as check_number has it.
   Ref<double> number(const std::string& owner, const std::string& name, const PerRun& value, double low, double high,
                      bool high_included = true);
 };
+
+// A hyper-parameter of `owner` must be one value or one for each run, in [low, high]. Throws Error.
+void check_number(const std::string& owner, const std::string& name, const PerRun& value, int runs, double low, double high,
+                  bool high_included = true);
 
 // State of an optimizer for each weight, and that it is as long as they are.
 template <class T>

@@ -9,12 +9,6 @@ namespace {
 
 constexpr double epsilon = 1e-8;
 
-Array array_of(const std::string& name, const std::vector<double>& values, std::vector<int64_t> shape) {
-  Array array{name, Type::float64, std::move(shape), std::vector<char>(values.size() * sizeof(double))};
-  std::memcpy(array.data.data(), values.data(), array.data.size());
-  return array;
-}
-
 }  // namespace
 
 RunningMoments::RunningMoments(int runs, int64_t size)
@@ -50,8 +44,8 @@ void RunningMoments::normalise(int run, const double* x, float* out, bool keep) 
 std::vector<Array> RunningMoments::state(const std::string& prefix) const {
   if (!present()) return {};
   const int64_t runs = static_cast<int64_t>(count_.size());
-  return {array_of(prefix + "count", count_, {runs}), array_of(prefix + "mean", mean_, {runs, size_}),
-          array_of(prefix + "squares", squares_, {runs, size_})};
+  return {array_of(prefix + "count", {runs}, count_), array_of(prefix + "mean", {runs, size_}, mean_),
+          array_of(prefix + "squares", {runs, size_}, squares_)};
 }
 
 void RunningMoments::load(const std::string& prefix, const Array& array) {
@@ -61,14 +55,15 @@ void RunningMoments::load(const std::string& prefix, const Array& array) {
 
 double RewardScale::operator()(int run, double reward, bool ended, double discount) {
   double& trace = trace_[static_cast<std::size_t>(run)];
-  trace = (ended ? 0 : discount * trace) + reward;
+  trace = (ended && spills_ ? 0 : discount * trace) + reward;
   moments_.update(run, &trace);
+  if (ended && !spills_) trace = 0;
   return reward / std::sqrt(moments_.variance(run, 0) + epsilon);
 }
 
 std::vector<Array> RewardScale::state(const std::string& prefix) const {
   std::vector<Array> all = moments_.state(prefix);
-  if (present()) all.push_back(array_of(prefix + "trace", trace_, {static_cast<int64_t>(trace_.size())}));
+  if (present()) all.push_back(array_of(prefix + "trace", {static_cast<int64_t>(trace_.size())}, trace_));
   return all;
 }
 

@@ -19,15 +19,6 @@ void expect(bool holds, const std::string& claim) {
 
 const std::vector<std::string> methods{"ac", "q", "sarsa", "td"};
 
-void expect_range(const char* name, const PerRun& value, int runs, double high) {
-  expect(value.values.size() == 1 || value.values.size() == static_cast<std::size_t>(runs),
-         std::string(name) + " must be one number or " + std::to_string(runs) + " (one for each run), got " +
-             std::to_string(value.values.size()));
-  for (const double v : value.values)
-    expect(std::isfinite(v) && v >= 0 && v <= high,
-           std::string(name) + (std::isinf(high) ? " must not be negative, got " : " must be in [0, 1], got ") + number_text(v));
-}
-
 }  // namespace
 
 StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, StreamOptions options)
@@ -50,14 +41,18 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
     expect(distribution == 1 || policy->outputs() % 2 == 0,
            "a policy by softplus has two outputs for each number of an action, got " + std::to_string(policy->outputs()));
   }
-  expect_range("discount", options_.discount, runs_, 1);
-  expect_range("trace_decay", options_.trace_decay, runs_, 1);
-  expect_range("entropy", options_.entropy, runs_, HUGE_VAL);
+  check_number("stream", "discount", options_.discount, runs_, 0, 1);
+  check_number("stream", "trace_decay", options_.trace_decay, runs_, 0, 1);
+  check_number("stream", "entropy", options_.entropy, runs_, 0, HUGE_VAL);
   for (const double e : {options_.epsilon, options_.last_epsilon})
     expect(e >= 0 && e <= 1, "epsilon must be in [0, 1], got " + number_text(e));
   expect(options_.exploration_steps >= 1, "exploration_steps must be at least 1, got " + std::to_string(options_.exploration_steps));
   static_cast<void>(choice("stream", "trace_cut", options_.trace_cut, {"reference", "watkins"}));
+  static_cast<void>(choice("stream", "first_action", options_.first_action, {"drawn", "kept"}));
   static_cast<void>(choice("stream", "truncation", options_.truncation, {"terminal", "bootstrap"}));
+  static_cast<void>(choice("stream", "reward_trace", options_.reward_trace, {"reference", "episode"}));
+  expect(options_.time_limit >= 0, "time_limit must be at least 1, got " + std::to_string(options_.time_limit));
+  expect(observations() >= 1, "with a time_limit the networks have one input more than an observation has numbers, got 1 in all");
 
   const Distribution kind = distribution == 0 ? Distribution::softplus : Distribution::categorical;
   action_size_ = policy ? klopf::action_size(kind, static_cast<int>(policy->outputs())) : 1;
@@ -107,8 +102,9 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
   const std::size_t numbers = static_cast<std::size_t>(runs_ * inputs_);
   next_.resize(numbers), first_.resize(numbers);
   cut_.assign(static_cast<std::size_t>(runs_), 1);
-  if (options_.normalise_observations) moments_ = RunningMoments(runs_, inputs_);
-  if (options_.scale_rewards) scale_ = RewardScale(runs_);
+  time_.resize(static_cast<std::size_t>(runs_));
+  if (options_.normalise_observations) moments_ = RunningMoments(runs_, observations());
+  if (options_.scale_rewards) scale_ = RewardScale(runs_, options_.reward_trace == "reference");
 }
 
 double StreamAgent::epsilon_now() const {
@@ -199,14 +195,13 @@ void StreamAgent::act(const Plays& plays) const {
 }
 
 std::vector<float> StreamAgent::actions() const {
-  if (!acts()) {
-    Samples given;
-    given.x = first_.data();
-    given.count = 1;
-    given.per_run = true;
-    return value_->network().infer(given);
-  }
   blocks_.on_host(false);
+  if (!acts()) {
+    std::vector<float> values = value_->outputs();
+    for (int run = 0; run < runs_; ++run)
+      if (!*blocks_.at(shared_.alive, run)) values[static_cast<std::size_t>(run)] = 0;
+    return values;
+  }
   std::vector<float> all(static_cast<std::size_t>(runs_ * action_size_));
   for (int run = 0; run < runs_; ++run) {
     float* to = all.data() + run * action_size_;
@@ -219,14 +214,19 @@ std::vector<float> StreamAgent::actions() const {
 }
 
 void StreamAgent::see(int run, const double* observation, float* out) {
+  if (options_.time_limit > 0)
+    out[observations()] =
+        static_cast<float>(static_cast<double>(time_[static_cast<std::size_t>(run)]) / static_cast<double>(options_.time_limit) - 0.5);
   if (moments_.present()) return moments_.normalise(run, observation, out, true);
-  for (int64_t i = 0; i < inputs_; ++i) out[i] = static_cast<float>(observation[i]);
+  for (int64_t i = 0; i < observations(); ++i) out[i] = static_cast<float>(observation[i]);
 }
 
 std::vector<float> StreamAgent::begin(const double* observations) {
   blocks_.on_host(true);
+  time_.assign(time_.size(), 0);
+  scale_.begin();
   for (int run = 0; run < runs_; ++run) {
-    see(run, observations + run * inputs_, first_.data() + run * inputs_);
+    see(run, observations + run * this->observations(), first_.data() + run * inputs_);
     *blocks_.at(epsilon_, run) = epsilon_now();
   }
   std::fill(cut_.begin(), cut_.end(), uint8_t{1});
@@ -239,7 +239,7 @@ std::vector<float> StreamAgent::begin(const double* observations) {
 }
 
 // Before an update: what it depends on beside samples.
-void StreamAgent::prepare(int run, double reward, bool terminal) {
+void StreamAgent::prepare(int run, double reward, bool terminal, bool ends) {
   const std::size_t at = static_cast<std::size_t>(run);
   *blocks_.at(shared_.active, run) = *blocks_.at(shared_.alive, run);
   const bool watkins = options_.method == "q" && options_.trace_cut == "watkins" && !*blocks_.at(greedy_, run);
@@ -248,30 +248,36 @@ void StreamAgent::prepare(int run, double reward, bool terminal) {
   *blocks_.at(discount_, run) = terminal ? 0.0 : discount;
   *blocks_.at(shared_.decay, run) = cut_[at] || watkins ? 0.0 : discount * options_.trace_decay[run];
   *blocks_.at(epsilon_, run) = epsilon_now();
-  cut_[at] = terminal || (options_.method == "q" && options_.trace_cut == "reference" && !*blocks_.at(greedy_, run));
+  cut_[at] = ends || (options_.method == "q" && options_.trace_cut == "reference" && !*blocks_.at(greedy_, run));
 }
 
 std::vector<float> StreamAgent::step(const double* observations, const double* rewards, const uint8_t* terminated, const uint8_t* truncated,
                                      const double* final_observations) {
   expect(begun_, "step() needs a begin() before it");
-  const bool bootstrap = options_.truncation == "bootstrap";
-  for (int run = 0; run < runs_; ++run)
-    expect(!bootstrap || !truncated[run] || terminated[run] || final_observations,
+  const bool bootstrap = options_.truncation == "bootstrap", sarsa = options_.method == "sarsa";
+  const bool keeps = sarsa && options_.first_action == "kept";
+  for (int run = 0; run < runs_ && !final_observations; ++run) {
+    expect(!bootstrap || !truncated[run] || terminated[run],
            "final_observation must be given where an episode is truncated, for its value");
+    expect(!keeps || !(terminated[run] || truncated[run]), "final_observation must be given where an episode ends, for the action kept");
+  }
   blocks_.on_host(true);
   std::vector<uint8_t> ended(static_cast<std::size_t>(runs_));
   for (int run = 0; run < runs_; ++run) {
-    const int64_t at = run * inputs_;
+    const int64_t given = run * this->observations(), at = run * inputs_;
+    int64_t& time = time_[static_cast<std::size_t>(run)];
+    ++time;
     const bool ends = terminated[run] || truncated[run];
     ended[static_cast<std::size_t>(run)] = ends;
     const double reward = scale_.present() ? scale_(run, rewards[run], ends, options_.discount[run]) : rewards[run];
-    if (ends && final_observations) see(run, final_observations + at, next_.data() + at);
-    see(run, observations + at, first_.data() + at);
+    if (ends) {
+      if (final_observations) see(run, final_observations + given, next_.data() + at);
+      time = 0;
+    }
+    see(run, observations + given, first_.data() + at);
     if (!ends) std::copy_n(first_.data() + at, inputs_, next_.data() + at);
-    prepare(run, reward, terminated[run] || (ends && !bootstrap));
-    if (ends) cut_[static_cast<std::size_t>(run)] = 1;
+    prepare(run, reward, terminated[run] || (ends && !bootstrap), ends);
   }
-  const bool sarsa = options_.method == "sarsa";
   each_run([&](Plays& plays, int run) {
     give(plays, run, next_);
     value_->judge(plays.value);
@@ -290,22 +296,26 @@ std::vector<float> StreamAgent::step(const double* observations, const double* r
   if (sarsa) {
     blocks_.on_host(true);
     for (int run = 0; run < runs_; ++run)
-      if (!ended[static_cast<std::size_t>(run)]) *blocks_.at(index_, run) = *blocks_.at(next_index_, run);
+      if (keeps || !ended[static_cast<std::size_t>(run)]) *blocks_.at(index_, run) = *blocks_.at(next_index_, run);
   }
   return actions();
 }
 
 std::vector<double> StreamAgent::learn(const double* observations, const double* actions, const double* rewards,
-                                       const double* next_observations, const uint8_t* terminated, const double* next_actions,
-                                       const uint8_t* greedy) {
-  expect(options_.method != "sarsa" || next_actions, "next_action must be given for SARSA");
+                                       const double* next_observations, const uint8_t* terminated, const uint8_t* truncated,
+                                       const double* next_actions, const uint8_t* greedy) {
+  const std::string& method = options_.method;
+  expect(acts() == (actions != nullptr), acts() ? "action must be given, got none" : "action must not be given where nothing is chosen");
+  expect((method == "sarsa") == (next_actions != nullptr),
+         method == "sarsa" ? "next_action must be given for sarsa, got none" : "next_action must be given for sarsa alone");
+  expect(method == "q" || !greedy, "greedy must be given for q alone");
   const int64_t known = policy_ ? policy_->network().outputs() : value_->network().outputs();
   const auto check_index = [&](double index) {
     expect(index >= 0 && index < static_cast<double>(known) && index == std::floor(index),
            "actions must be whole numbers from 0 to " + std::to_string(known - 1) + ", got " + number_text(index));
   };
   for (int run = 0; run < runs_; ++run) {
-    if (chooses()) check_index(actions[run]);
+    if (acts() && chooses()) check_index(actions[run]);
     if (next_actions) check_index(next_actions[run]);
   }
   blocks_.on_host(true);
@@ -314,11 +324,11 @@ std::vector<double> StreamAgent::learn(const double* observations, const double*
     next_[static_cast<std::size_t>(i)] = static_cast<float>(next_observations[i]);
   }
   for (int run = 0; run < runs_; ++run) {
-    for (int64_t i = 0; i < action_size_; ++i) blocks_.at(action_, run)[i] = static_cast<float>(actions[run * action_size_ + i]);
-    if (chooses()) *blocks_.at(index_, run) = static_cast<int32_t>(actions[run]);
+    for (int64_t i = 0; i < action_size_ && acts(); ++i) blocks_.at(action_, run)[i] = static_cast<float>(actions[run * action_size_ + i]);
+    if (acts() && chooses()) *blocks_.at(index_, run) = static_cast<int32_t>(actions[run]);
     if (next_actions) *blocks_.at(next_index_, run) = static_cast<int32_t>(next_actions[run]);
     *blocks_.at(greedy_, run) = greedy ? greedy[run] : 1;
-    prepare(run, rewards[run], terminated[run]);
+    prepare(run, rewards[run], terminated[run], terminated[run] || (truncated && truncated[run]));
   }
   each_run([&](Plays& plays, int run) {
     look(plays, run);
@@ -341,21 +351,14 @@ namespace {
 constexpr const char* owners[] = {"policy.", "value."};
 constexpr const char *moments_name = "observation_moments.", *scale_name = "reward_scale.";
 
-template <class T>
-Array array_of(const char* name, Type type, std::vector<int64_t> shape, const T* values, std::size_t count) {
-  Array array{name, type, std::move(shape), std::vector<char>(count * sizeof(T))};
-  std::memcpy(array.data.data(), values, array.data.size());
-  return array;
-}
-
 }  // namespace
 
 std::vector<Array> StreamAgent::own_state() const {
   std::vector<Array> all = read_slots(layout_, blocks_, {});
-  const int64_t counts[] = {step_, begun_};
-  all.push_back(array_of("counts", Type::int64, {2}, counts, 2));
-  all.push_back(array_of("traces_cut", Type::uint8, {runs_}, cut_.data(), cut_.size()));
-  all.push_back(array_of("observation", Type::float32, {runs_, inputs_}, first_.data(), first_.size()));
+  all.push_back(array_of("counts", {2}, std::vector<int64_t>{step_, begun_}));
+  all.push_back(array_of("traces_cut", {runs_}, cut_));
+  all.push_back(array_of("time", {runs_}, time_));
+  all.push_back(array_of("observation", {runs_, inputs_}, first_));
   for (Array& array : moments_.state(moments_name)) all.push_back(std::move(array));
   for (Array& array : scale_.state(scale_name)) all.push_back(std::move(array));
   return all;
@@ -407,6 +410,7 @@ void StreamAgent::load_state(const std::vector<Array>& arrays) {
     int64_t counts[2];
     if (array.name == "counts") std::memcpy(counts, array.data.data(), sizeof counts), step_ = counts[0], begun_ = counts[1] != 0;
     else if (array.name == "traces_cut") std::memcpy(cut_.data(), array.data.data(), array.data.size());
+    else if (array.name == "time") std::memcpy(time_.data(), array.data.data(), array.data.size());
     else if (array.name == "observation") std::memcpy(first_.data(), array.data.data(), array.data.size());
     else if (std::any_of(layout_.slots().begin(), layout_.slots().end(), [&](const Slot& slot) { return slot.name == array.name; }))
       slots.push_back(array);

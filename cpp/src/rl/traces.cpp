@@ -93,6 +93,8 @@ void TraceLearner::learn(const Play& play) const {
   play_program(network_->backend(), update_, play);
 }
 
+std::vector<float> TraceLearner::outputs() const { return workspaces_.fetch(now_.output, static_cast<std::size_t>(network_->outputs())); }
+
 std::vector<Array> TraceLearner::state() const {
   std::vector<Array> all = network_->state();
   for (Array& array : read_slots(layout_, blocks_, network_->parameters())) all.push_back(std::move(array));

@@ -18,17 +18,11 @@ from klopf.envs.vector import MujocoVectorEnv
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-FRICTION = ("friction_every", "friction_of")  # options of SlipperyAnt
 
 
 def identifier(name: str) -> str:
     """What Gymnasium calls an environment of this name."""
     return f"klopf/{name}-v0" if name in NAMES else name
-
-
-def options_of(settings: Any) -> dict[str, Any]:
-    """The options of an environment that an experiment's settings give."""
-    return {name: getattr(settings, name) for name in FRICTION if getattr(settings, name) is not None}
 
 
 @contextmanager
@@ -72,6 +66,8 @@ class World:
                 raise Error(f"[{name}] {what} must be a Box or Discrete, got {type(space).__name__}")
         self._observed, self._acted = observed, acted
         self.discrete = isinstance(acted, spaces.Discrete)  # actions are an index
+        spec = self._env.spec or self._env.envs[0].spec
+        self.time_limit: int | None = spec.max_episode_steps  # of an episode
         self._first = int(acted.start) if isinstance(acted, spaces.Discrete) else 0
         self.observations = int(spaces.flatdim(observed))  # numbers of one
         self.actions = int(spaces.flatdim(acted))  # numbers of one, or how many there are

@@ -66,6 +66,11 @@ def with_env(settings: Asked) -> Asked:
     return settings
 
 
+def options_of(settings: Acting) -> dict[str, Any]:
+    """Those that the environment has."""
+    return {name: getattr(settings, name) for name in FRICTION if getattr(settings, name) is not None}
+
+
 class Plan(plans.Plan[Asked, Method]):
     walk: ClassVar[type[Walk]]
 
@@ -152,7 +157,7 @@ class Experiment:
         return values
 
     def _walk(self, line: Line[Any]) -> Walk:
-        from klopf.envs.worlds import World, options_of
+        from klopf.envs.worlds import World
 
         settings, plan = self.settings, self.plan
         world = World(settings.env, plan.seeds, settings.threads or kl.get_threads(), **options_of(settings))

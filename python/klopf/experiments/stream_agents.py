@@ -33,7 +33,14 @@ class Plan(acting.Plan[Settings, Streaming]):
     def agent(self, line: Line[Streaming], world: Any) -> kl.StreamAgent:
         s = self.settings
         place = Place(
-            world.observations, world.actions, world.discrete, self.seeds, s.steps, s.device, s.precision
+            world.observations,
+            world.actions,
+            world.discrete,
+            self.seeds,
+            s.steps,
+            world.time_limit,
+            s.device,
+            s.precision,
         )
         return line.method.build(place)
 

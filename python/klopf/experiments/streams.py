@@ -15,15 +15,13 @@ from klopf.experiments.learners import SCOPES
 from klopf.experiments.lines import Methods
 from klopf.experiments.settings import option
 
-OPTIMIZERS = {"obgd": kl.ObGD, "adaptive-obgd": kl.AdaptiveObGD}
-
 
 @dataclass(frozen=True)
 class Place:
     """Where agents live: what they see and do, and for how long.
 
     observations: numbers of one.  actions: numbers of one, or how many there are.  discrete: which.
-    steps: that they will take.
+    steps: that they will take.  time_limit: of an episode, in steps; None: it has none.
     """
 
     observations: int
@@ -31,6 +29,7 @@ class Place:
     discrete: bool
     seeds: Sequence[int]
     steps: int
+    time_limit: int | None = None
     device: str = "cpu"
     precision: str = "float32"
 
@@ -41,9 +40,12 @@ class Streaming:
 
     name: ClassVar[str]
 
-    optimizer: str = option("obgd", "step-size rule", choices=tuple(OPTIMIZERS))
+    optimizer: str = option("obgd", "step-size rule", choices=("obgd", "adaptive-obgd"))
     step_size: float = option(1.0, "where nothing would overshoot", above=0)
     kappa_value: float = option(2.0, "kappa of the value's bound", minimum=0)
+    beta2: float | None = option(
+        None, "decay of the second moment of adaptive-obgd (default: 0.999)", minimum=0
+    )
     scope: str = option("network", "whose step is kept from overshooting", choices=SCOPES)
     discount: float = option(0.99, "gamma", minimum=0)
     trace_decay: float = option(0.8, "lambda", minimum=0)
@@ -54,13 +56,23 @@ class Streaming:
     )
     normalise_observations: bool = option(True, "by running means and deviations")
     scale_rewards: bool = option(True, "by the deviation of their discounted sum")
+    reward_trace: str = option(
+        "reference",
+        "the sum that the reward which ends an episode counts in: the next episode's, or its own",
+        choices=("reference", "episode"),
+    )
+    time_feature: bool = option(True, "observations say how much of the longest episode has passed")
     hidden: tuple[int, ...] = option((128, 128), "units of each hidden layer", minimum=1)
     init: str = option("sparse", "how weights are drawn", choices=kl.initialisers)
 
     def rule(self, kappa: float) -> Any:
         """The step-size rule with a kappa of its own."""
-        kind: Any = OPTIMIZERS[self.optimizer]
-        return kind(step_size=self.step_size, kappa=kappa, scope=self.scope)
+        common: Any = {"step_size": self.step_size, "kappa": kappa, "scope": self.scope}
+        if self.optimizer == "obgd":
+            if self.beta2 is not None:
+                raise kl.Error("--beta2 is an option of --optimizer adaptive-obgd, got obgd")
+            return kl.ObGD(**common)
+        return kl.AdaptiveObGD(**common, beta2=0.999 if self.beta2 is None else self.beta2)
 
     def network(self, place: Place, outputs: int, stream: int) -> kl.Network:
         """Linear layers, each normalised, with leaky ReLU."""
@@ -69,7 +81,7 @@ class Streaming:
             layers += [kl.Linear(units), kl.LayerNorm(), kl.LeakyReLU(0.01)]
         return kl.Network(
             [*layers, kl.Linear(outputs)],
-            input_shape=(place.observations,),
+            input_shape=(place.observations + self.time_feature,),
             runs=len(place.seeds),
             seeds=list(place.seeds),
             init=self.init,
@@ -78,8 +90,12 @@ class Streaming:
             stream=stream,
         )
 
-    def settings(self) -> dict[str, Any]:
-        """Of the agent, whatever its kind."""
+    def settings(self, place: Place) -> dict[str, Any]:
+        """Of the agent, whatever its kind.  Raises kl.Error for a share of a time that has no limit."""
+        if self.time_feature and place.time_limit is None:
+            raise kl.Error(
+                "--time-feature needs episodes of limited time, and these have none: --time-feature no"
+            )
         return {
             "value_optimizer": self.rule(self.kappa_value),
             "discount": self.discount,
@@ -87,6 +103,8 @@ class Streaming:
             "truncation": self.truncation,
             "normalise_observations": self.normalise_observations,
             "scale_rewards": self.scale_rewards,
+            "reward_trace": self.reward_trace,
+            "time_limit": place.time_limit if self.time_feature else 0,
         }
 
     def build(self, place: Place) -> kl.StreamAgent:
@@ -111,15 +129,13 @@ class StreamAC(Streaming):
             distribution="categorical" if place.discrete else "softplus",
             optimizer=self.rule(self.kappa),
             entropy=self.entropy,
-            **self.settings(),
+            **self.settings(place),
         )
 
 
 @dataclass(frozen=True)
-class StreamSarsa(Streaming):
-    """SARSA(lambda): learns about what is done, the best action, or now and then any."""
-
-    name: ClassVar[str] = "sarsa"
+class Greedy(Streaming):
+    """The best action is chosen, or now and then any."""
 
     epsilon: float = option(1.0, "share of random actions at first", minimum=0)
     last_epsilon: float = option(0.01, "and after exploration", minimum=0)
@@ -135,12 +151,28 @@ class StreamSarsa(Streaming):
             epsilon=self.epsilon,
             last_epsilon=self.last_epsilon,
             exploration_steps=max(1, round(self.exploration * place.steps)),
-            **self.settings(),
+            **self.settings(place),
         )
 
 
 @dataclass(frozen=True)
-class StreamQ(StreamSarsa):
+class StreamSarsa(Greedy):
+    """SARSA(lambda): learns about what is done, the best action, or now and then any."""
+
+    name: ClassVar[str] = "sarsa"
+
+    first_action: str = option(
+        "kept",
+        "an episode's: the one drawn where the last episode ended, or one for its first observation",
+        choices=("kept", "drawn"),
+    )
+
+    def settings(self, place: Place) -> dict[str, Any]:
+        return {**super().settings(place), "first_action": self.first_action}
+
+
+@dataclass(frozen=True)
+class StreamQ(Greedy):
     """Q(lambda): learns about the best action."""
 
     name: ClassVar[str] = "q"
@@ -151,8 +183,8 @@ class StreamQ(StreamSarsa):
         choices=("reference", "watkins"),
     )
 
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "trace_cut": self.trace_cut}
+    def settings(self, place: Place) -> dict[str, Any]:
+        return {**super().settings(place), "trace_cut": self.trace_cut}
 
 
 KINDS: dict[str, type[Streaming]] = {kind.name: kind for kind in (StreamAC, StreamQ, StreamSarsa)}

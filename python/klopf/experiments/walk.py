@@ -168,7 +168,7 @@ class StreamWalk(Walk):
 
     def __init__(self, agent: Any, world: World, probe: int) -> None:
         super().__init__(agent, world, probe)
-        self._seen = np.zeros((agent.runs, probe, world.observations), np.float32)
+        self._seen = np.zeros((agent.runs, probe, agent.observation.shape[1]), np.float32)
         self._steps = 0
         self._actions = agent.begin(world.now)
 

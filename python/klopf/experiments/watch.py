@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from klopf import checkpoint
 from klopf._core import Error
+from klopf.experiments.acting import options_of
 from klopf.experiments.results import CHECKPOINT
 from klopf.experiments.settings import option, option_of
 from klopf.files import atomic_write
@@ -78,7 +79,7 @@ def _choose_renderer() -> None:
 def _made(settings: Any, asked: Watching) -> tuple[Any, Callable[[], Any]]:
     """The environment, and what makes a picture of it."""
     from klopf.envs import NAMES
-    from klopf.envs.worlds import explained, identifier, options_of
+    from klopf.envs.worlds import explained, identifier
 
     options = {"disable_env_checker": True, **options_of(settings)}
     with explained(settings.env) as gymnasium:
