@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import klopf as kl
+from klopf.experiments import regression, streams
 from klopf.experiments.agents import AGENTS
 from klopf.experiments.lines import Methods
 from klopf.experiments.methods import IMAGE_METHODS, METHODS, PROFILES, PUBLISHED, NetworkSize
@@ -28,7 +29,11 @@ def batch(runs: int = 2) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(runs, 20, *SHAPE)).astype(np.float32), rng.integers(0, 2, size=(runs, 20))
 
 
-@pytest.mark.parametrize("methods", [IMAGE_METHODS, AGENTS], ids=["images", "agents"])
+@pytest.mark.parametrize(
+    "methods",
+    [IMAGE_METHODS, AGENTS, regression.METHODS, streams.STREAMS],
+    ids=["images", "agents", "regression", "streams"],
+)
 def test_every_option_of_every_method_is_documented(methods: Methods[Any]) -> None:
     for method in methods.kinds.values():
         assert len(options(method)) == len(dataclasses.fields(method))
@@ -60,6 +65,13 @@ def test_profiles_spell_out_where_text_and_code_differ() -> None:
             0.99,
         )
         assert all(resolve(name, profile, {}).momentum == 0.9 for name in METHODS)
+
+
+def test_defaults_are_told_briefly() -> None:
+    kappa = streams.STREAMS.defaults_text("kappa")
+    assert kappa == "default: ac 3, q/sarsa 2"
+    assert streams.STREAMS.defaults_text("scope") == ("default: ac/q/sarsa network, +idbd/+autostep weight")
+    assert IMAGE_METHODS.defaults_text("count_from") == ("authors: cbp all, +cbp eligible; paper: eligible")
 
 
 def test_what_is_given_comes_before_the_profile() -> None:
@@ -105,12 +117,12 @@ def test_one_kernel_for_each_convolution() -> None:
         NetworkSize(channels=(3, 4), kernels=(5,))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", IMAGE_METHODS.kinds)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_method_trains(name: str, profile: str) -> None:
     learner = resolve(name, profile, {}).build(SIZE, SHAPE, [3, 7], "cpu")
     assert learner.net.runs == 2
-    METHODS[name]().begin_task(learner, 0)
+    IMAGE_METHODS.kinds[name]().begin_task(learner, 0)
     x, y = batch()
     history = learner.run(x, y, batch_size=10, epochs=3, shuffle=True)
     assert history.loss.shape == (2, 3)

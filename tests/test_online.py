@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import klopf as kl
 from experiments import contents, klopf
 from klopf.cli import main
 from klopf.experiments import learners, regression, track
@@ -24,6 +25,15 @@ COMMANDS = {
         [*("--examples", "1300", "--measure-every", "500", "--flip-every", "300", "--hidden", "4", "3")],
     ),
 }
+OPTIMIZERS = {
+    "bp": kl.SGD,
+    "adam": kl.Adam,
+    "idbd": kl.IDBD,
+    "autostep": kl.Autostep,
+    "obgd": kl.ObGD,
+    "adaptive-obgd": kl.AdaptiveObGD,
+}
+RULES = {"cbp": kl.ContinualBackprop, "noise": kl.ShrinkAndPerturb, "redo": kl.ReDo}
 REPLACING = ["--replacement-rate", "0.01", "--period", "20"]
 
 
@@ -59,12 +69,11 @@ def test_methods_are_optimizers_and_rules() -> None:
     assert len(learners.KINDS) == 6 * 4
     for name, kind in learners.KINDS.items():
         made: Any = kind()
-        optimizer, _, rule = name.partition("+")
         assert made.name == name
-        named = {"bp": "SGD", "cbp": "SGD"}.get(optimizer, optimizer.replace("-", "").replace("obgd", "ObGD"))
-        assert type(made.optimizer()).__name__.lower() == named.lower()
-        rules = {"": [], "cbp": ["ContinualBackprop"], "noise": ["ShrinkAndPerturb"], "redo": ["ReDo"]}
-        assert [type(one).__name__ for one in made.rules()] == rules["cbp" if name == "cbp" else rule]
+        words = name.split("+")
+        optimizer = next((OPTIMIZERS[word] for word in words if word in OPTIMIZERS), kl.SGD)
+        assert type(made.optimizer()) is optimizer
+        assert [type(one) for one in made.rules()] == [RULES[word] for word in words if word in RULES]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -185,7 +185,8 @@ class Autostep(IDBD):
 
     def meta(self, m: Array, c: Array) -> None:
         size = np.abs(m)
-        slow = self.scale + np.exp(self.beta) * c * (size - self.scale) / self.options["time_constant"]
+        rate = np.exp(self.beta) * np.maximum(c, 0) / self.options["time_constant"]
+        slow = self.scale + rate * (size - self.scale)
         self.scale = np.maximum(size, slow)
         safe = np.where(self.scale > 0, self.scale, 1.0)
         self.beta = self.beta + np.where(self.scale > 0, self.options["meta_step_size"] * m / safe, 0.0)

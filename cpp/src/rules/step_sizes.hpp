@@ -34,7 +34,7 @@ KLOPF_FN float kept(float alpha, float c) {  // [1 - alpha c]^+
 // Sutton 1992: beta <- beta - theta g h.  `m` is -g h, a weight's, or the sum over an owner's.
 KLOPF_FN float idbd(float b, float m, float theta) { return b + theta * m; }
 
-// Mahmood et al. 2012: v <- max(|m|, v + alpha c (|m| - v) / tau); alpha <- alpha e^(mu m / v)
+// Mahmood et al. 2012: v <- max(|m|, v + alpha [c]^+ (|m| - v) / tau); alpha <- alpha e^(mu m / v). c is negative only along traces.
 struct AutostepRates {
   float initial, meta, rate;  // alpha_0, mu, 1 / tau
 };
@@ -44,7 +44,7 @@ KLOPF_FN AutostepRates autostep_rates(const StepSizes& all, const Play& play, in
           static_cast<float>(1 / *play.at(all.decay, run))};
 }
 KLOPF_FN void autostep(float& b, float& v, float m, float c, AutostepRates r) {
-  const float size = m < 0 ? -m : m, slow = v + r.rate * (r.initial * exp_of(b) * c) * (size - v);
+  const float size = m < 0 ? -m : m, slow = v + r.rate * (r.initial * exp_of(b) * (c > 0 ? c : 0.0f)) * (size - v);
   v = size > slow ? size : slow;
   b = b + (v > 0 ? r.meta * m / v : 0.0f);
 }

@@ -24,7 +24,7 @@ from klopf import metrics
 from klopf.data.source import ImageSource, open_source
 from klopf.experiments import plan as plans
 from klopf.experiments.lines import Line
-from klopf.experiments.methods import IMAGE_METHODS, METHODS, PROFILES, Backprop, NetworkSize
+from klopf.experiments.methods import IMAGE_METHODS, PROFILES, SPELLED, ImageMethod, NetworkSize
 from klopf.experiments.plan import Running
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
@@ -41,7 +41,9 @@ Values = NDArray[np.float64]
 class Settings(Running):
     """Continual ImageNet; the defaults are the published experiment."""
 
-    method: tuple[str, ...] = option(("bp", "cbp"), "methods, one line each", choices=tuple(METHODS))
+    method: tuple[str, ...] = option(
+        ("bp", "cbp"), "methods, one line each", choices=tuple(IMAGE_METHODS.kinds), spelled=SPELLED
+    )
     profile: str = option("authors", "where unset options of the methods come from", choices=tuple(PROFILES))
 
     data: str = option("synthetic", "images packed by `klopf data pack`, or synthetic", placeholder="FILE")
@@ -77,7 +79,7 @@ MEASURED = (
 
 
 @dataclass(frozen=True)
-class Plan(plans.Plan[Settings, Backprop]):
+class Plan(plans.Plan[Settings, ImageMethod]):
     name, kind, methods = "imagenet", Settings, IMAGE_METHODS
 
     source: ImageSource
@@ -99,7 +101,7 @@ class Plan(plans.Plan[Settings, Backprop]):
 
 
 def plan(
-    given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line[Backprop]] | None = None
+    given: Mapping[str, Any], command: Sequence[str], chosen: Sequence[Line[ImageMethod]] | None = None
 ) -> Plan:
     """The plan for given options of `Settings` and of the methods (a list of values each).
 

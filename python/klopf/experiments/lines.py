@@ -60,20 +60,15 @@ class Methods(Generic[Method]):
         return {one.name: one for method in self.kinds.values() for one in options(method)}
 
     def defaults_text(self, name: str) -> str:
-        """For the help: an option's default in all profiles, by method; empty where the program chooses."""
+        """For the help: an option's default in all profiles, by method."""
         parts = {}
         for profile in self.profiles:
-            values: dict[str, list[str]] = {}
-            for method in self.kinds:
-                settings = self.resolve(method, profile, {})
-                if hasattr(settings, name):
-                    values.setdefault(written(getattr(settings, name)), []).append(method)
-            several = len(values) > 1
+            every = ((method, self.resolve(method, profile, {})) for method in self.kinds)
+            value_of = {method: written(getattr(one, name)) for method, one in every if hasattr(one, name)}
+            several = len(set(value_of.values())) > 1
             parts[profile] = ", ".join(
-                (f"{'/'.join(who)} " if several else "") + value for value, who in values.items()
+                (f"{'/'.join(who)} " if several else "") + value for value, who in _told(value_of).items()
             )
-        if set(parts.values()) == {written(None)}:
-            return ""
         if len(set(parts.values())) == 1:
             return f"default: {next(iter(parts.values()))}"
         return "; ".join(f"{profile}: {text}" for profile, text in parts.items())
@@ -95,8 +90,9 @@ class Methods(Generic[Method]):
         for setting, values in given.items():
             owners = [name for name in self.kinds if setting in fields[name]]
             if not any(name in owners for name in names):
+                alone = [name for name in owners if "+" not in name] or owners
                 raise Error(
-                    f"{option_of(setting)} is an option of {', '.join(owners)}, got only {', '.join(names)}"
+                    f"{option_of(setting)} is an option of {', '.join(alone)}, got only {', '.join(names)}"
                 )
             _once(option_of(setting), values)
         _once(flag, names)
@@ -109,6 +105,21 @@ class Methods(Generic[Method]):
                 parts = [f"{setting.replace('_', ' ')} {written(value)}" for setting, value in swept.items()]
                 made.append(Line(", ".join([name, *parts]), self.resolve(name, profile, chosen), swept))
         return made
+
+
+def _told(value_of: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names by value: nothing is said of `a+b` where `a` or `b` has its value; `+b` is all that end so."""
+    words = {name: set(name.split("+")) for name in value_of}
+    told: dict[str, list[str]] = {}
+    for name, value in value_of.items():
+        if not any(words[other] < words[name] and value_of[other] == value for other in value_of):
+            told.setdefault(value, []).append(name)
+    for value, names in told.items():
+        for added in dict.fromkeys(name.partition("+")[2] for name in names):
+            those = [name for name in value_of if name.partition("+")[2] == added != ""]
+            if len(those) > 1 and set(those) <= set(names):
+                told[value] = [one for one in told[value] if one not in those] + [f"+{added}"]
+    return told
 
 
 def _once(flag: str, values: Sequence[Any]) -> None:

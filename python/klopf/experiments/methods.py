@@ -15,6 +15,7 @@ import klopf as kl
 from klopf.experiments.lines import Methods
 from klopf.experiments.replacing import Replacing
 from klopf.experiments.settings import option
+from klopf.experiments.stepping import OPTIMIZERS, combinations, spelled
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,11 @@ class NetworkSize:
 
 
 @dataclass(frozen=True)
-class Backprop:
-    """Backprop with momentum: weights are initialised once, only the heads are zeroed at a task switch."""
+class ImageMethod:
+    """What every method has: weights are initialised once, only the heads are zeroed at a task switch."""
 
-    name: ClassVar[str] = "bp"
+    name: ClassVar[str]
 
-    step_size: float = option(0.01, "step size of SGD", above=0)
-    momentum: float = option(0.9, "momentum of SGD", minimum=0)
     init: str = option("pytorch", "how weights are drawn before the first task", choices=kl.initialisers)
 
     def layers(self, size: NetworkSize) -> list[Any]:
@@ -65,7 +64,7 @@ class Backprop:
 
     def optimizer(self) -> Any:
         """The step-size rule."""
-        return kl.SGD(step_size=self.step_size, momentum=self.momentum)
+        raise NotImplementedError
 
     def rules(self) -> list[Any]:
         """The unit rules that follow the optimizer in every step."""
@@ -94,6 +93,19 @@ class Backprop:
     def begin_task(self, learner: kl.Learner, task: int) -> None:
         """What happens before task number `task` (from 0): new heads, all zero; momentum is kept."""
         learner.net.reset([-1], to="zero")
+
+
+@dataclass(frozen=True)
+class Backprop(ImageMethod):
+    """Backprop with momentum."""
+
+    name: ClassVar[str] = "bp"
+
+    step_size: float = option(0.01, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    momentum: float = option(0.9, "momentum of SGD", minimum=0)
+
+    def optimizer(self) -> Any:
+        return kl.SGD(step_size=self.step_size, momentum=self.momentum)
 
 
 @dataclass(frozen=True)
@@ -166,9 +178,16 @@ class Linear(Backprop):
         return [kl.Flatten(), kl.Linear(size.outputs)]
 
 
-METHODS: dict[str, type[Backprop]] = {
+METHODS: dict[str, type[ImageMethod]] = {
     method.name: method for method in (Linear, Backprop, L2, ShrinkAndPerturb, ContinualBackprop, Scratch)
 }
+# With the other optimizers and rules; noise alone is snp without decay.
+OTHERS = {
+    name: kind
+    for name, kind in combinations(ImageMethod, OPTIMIZERS).items()
+    if name not in (*METHODS, "noise")
+}
+SPELLED = spelled([*METHODS, "redo"])
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     # What paper and code agree on.  None was published for the linear baseline: 0.0001 is ours, better after
@@ -211,4 +230,20 @@ PROFILES["authors"]["cbp"].update(
     reset_optimizer_state=False,  # momentum is never touched
 )
 
-IMAGE_METHODS = Methods(METHODS, PUBLISHED, {name: PROFILES[name] for name in ("authors", "paper")})
+# Not published: the network's initialisation, momentum and replacement as above.
+_LIKE = {
+    name: {
+        **({"momentum": 0.9} if name == "redo" else {}),
+        **({"replacement_rate": 3e-4, "maturity": 100} if name.endswith("+cbp") else {}),
+    }
+    for name in OTHERS
+}
+
+IMAGE_METHODS: Methods[ImageMethod] = Methods(
+    {**METHODS, **OTHERS},
+    {**PUBLISHED, **_LIKE},
+    {
+        profile: {**PROFILES[profile], **{name: {"init": _INIT[profile]} for name in OTHERS}}
+        for profile in ("authors", "paper")
+    },
+)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import klopf as kl
 from klopf import metrics
-from klopf.experiments import learners, online
+from klopf.experiments import learners, online, stepping
 from klopf.experiments.lines import Methods
 from klopf.experiments.plan import Running
 from klopf.experiments.results import LineResults, read_results
@@ -33,13 +33,14 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Linear(learners.Sgd):
+class Linear(stepping.Sgd, learners.OnlineMethod):
     """A linear unit: the baseline that has no features to lose."""
 
     name: ClassVar[str] = "linear"
 
 
 KINDS: dict[str, type[learners.OnlineMethod]] = {**learners.KINDS, "linear": Linear}
+SPELLED = stepping.spelled(["linear", "bp", *(rule.short for rule in stepping.RULES)])
 PUBLISHED: dict[str, dict[str, Any]] = {
     "bp": {"step_size": 0.01},
     "cbp": {"step_size": 0.01, "replacement_rate": 1e-4},
@@ -60,7 +61,9 @@ STREAMS: dict[str, dict[str, Any]] = {
 class Settings(Running):
     """Slowly changing regression."""
 
-    method: tuple[str, ...] = option(("bp", "cbp"), "methods, one line each", choices=tuple(KINDS))
+    method: tuple[str, ...] = option(
+        ("bp", "cbp"), "methods, one line each", choices=tuple(KINDS), spelled=SPELLED
+    )
     profile: str = option(
         "authors", "where --flip, --examples and --target-threshold come from", choices=tuple(PROFILES)
     )

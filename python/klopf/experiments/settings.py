@@ -31,6 +31,7 @@ def option(
     above: float | None = None,
     maximum: int | None = None,
     choices: Sequence[str] = (),
+    spelled: str = "",
     placeholder: str = "",
 ) -> Any:
     """A dataclass field that is also an option.
@@ -38,7 +39,8 @@ def option(
     default: its value where none is given (None: chosen by the program, as the help must then say).
     minimum, above: the least value allowed, or the value it has to exceed.
     maximum: the largest whole number allowed, where it is not `MOST`.
-    choices: the words allowed.  placeholder: how the value is called in the help.
+    choices: the words allowed.  spelled: what the help says of them, where they are many.
+    placeholder: how the value is called in the help.
     """
     metadata = {
         "help": help,
@@ -46,6 +48,7 @@ def option(
         "above": above,
         "maximum": maximum,
         "choices": tuple(choices),
+        "spelled": f"one of {spelled or ', '.join(choices)}",
         "placeholder": placeholder,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -113,8 +116,7 @@ _READERS: dict[type, Callable[[str], Any]] = {bool: lambda word: _BOOLEANS[word.
 
 def _expected(asked: Option) -> str:
     """In words."""
-    choices: tuple[str, ...] = asked.metadata["choices"]
-    expected = f"one of {', '.join(choices)}" if choices else _WORDS[asked.kind]
+    expected: str = asked.metadata["spelled"] if asked.metadata["choices"] else _WORDS[asked.kind]
     if asked.metadata["minimum"] is not None:
         expected += f" of at least {asked.metadata['minimum']}"
     if asked.metadata["above"] is not None:
@@ -233,10 +235,9 @@ class Parser(argparse.ArgumentParser):
 
         A bool of which several values are allowed is written yes or no.
         """
-        choices = asked.metadata["choices"]
         help = asked.metadata["help"]
-        if choices:
-            help += f"; one of {', '.join(choices)}"
+        if asked.metadata["choices"]:
+            help += f"; {asked.metadata['spelled']}"
         if default:
             help += f" ({default})"
         how: dict[str, Any] = {"dest": asked.name, "help": help.replace("%", "%%")}

@@ -15,7 +15,7 @@ from klopf.experiments.acting import Acting, with_env
 from klopf.experiments.lines import Line
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
-from klopf.experiments.streams import KINDS, STREAMS, Place, Streaming
+from klopf.experiments.streams import KINDS, SPELLED, STREAMS, Place, Streaming
 from klopf.experiments.walk import StreamWalk
 
 
@@ -23,7 +23,7 @@ from klopf.experiments.walk import StreamWalk
 class Settings(Acting):
     """Streaming reinforcement learning."""
 
-    agent: tuple[str, ...] = option(("ac",), "agents, one line each", choices=tuple(KINDS))
+    agent: tuple[str, ...] = option(("ac",), "agents, one line each", choices=tuple(KINDS), spelled=SPELLED)
     steps: int = option(1_000_000, "steps of every run", minimum=1)
 
 

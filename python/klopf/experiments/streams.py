@@ -1,4 +1,4 @@
-"""The streaming agents: actor-critics, Q(lambda) and SARSA(lambda), bounded by ObGD or AdaptiveObGD.
+"""The streaming agents: actor-critics, Q(lambda) and SARSA(lambda), with every optimizer and unit rule.
 
 Source: Elsayed, Vasan and Mahmood, "Streaming deep reinforcement learning finally works" (2024), and its
 public code.
@@ -6,14 +6,25 @@ public code.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import klopf as kl
-from klopf.experiments.learners import SCOPES
 from klopf.experiments.lines import Methods
 from klopf.experiments.settings import option
+from klopf.experiments.stepping import (
+    RULES,
+    Adam,
+    AdaptiveObgd,
+    Autostep,
+    Idbd,
+    Obgd,
+    Sgd,
+    added,
+    combinations,
+)
 
 
 @dataclass(frozen=True)
@@ -39,14 +50,8 @@ class Streaming:
     """What every agent has."""
 
     name: ClassVar[str]
+    agent: ClassVar[str]  # the name's first word
 
-    optimizer: str = option("obgd", "step-size rule", choices=("obgd", "adaptive-obgd"))
-    step_size: float = option(1.0, "where nothing would overshoot", above=0)
-    kappa_value: float = option(2.0, "kappa of the value's bound", minimum=0)
-    beta2: float | None = option(
-        None, "decay of the second moment of adaptive-obgd (default: 0.999)", minimum=0
-    )
-    scope: str = option("network", "whose step is kept from overshooting", choices=SCOPES)
     discount: float = option(0.99, "gamma", minimum=0)
     trace_decay: float = option(0.8, "lambda", minimum=0)
     truncation: str = option(
@@ -65,14 +70,17 @@ class Streaming:
     hidden: tuple[int, ...] = option((128, 128), "units of each hidden layer", minimum=1)
     init: str = option("sparse", "how weights are drawn", choices=kl.initialisers)
 
-    def rule(self, kappa: float) -> Any:
-        """The step-size rule with a kappa of its own."""
-        common: Any = {"step_size": self.step_size, "kappa": kappa, "scope": self.scope}
-        if self.optimizer == "obgd":
-            if self.beta2 is not None:
-                raise kl.Error("--beta2 is an option of --optimizer adaptive-obgd, got obgd")
-            return kl.ObGD(**common)
-        return kl.AdaptiveObGD(**common, beta2=0.999 if self.beta2 is None else self.beta2)
+    def optimizer(self) -> Any:
+        """The step-size rule; of actor-critics that of the policy."""
+        raise NotImplementedError
+
+    def value_optimizer(self) -> Any:
+        """That of values."""
+        return self.optimizer()
+
+    def rules(self) -> list[Any]:
+        """The unit rules of all networks."""
+        return []
 
     def network(self, place: Place, outputs: int, stream: int) -> kl.Network:
         """Linear layers, each normalised, with leaky ReLU."""
@@ -97,7 +105,8 @@ class Streaming:
                 "--time-feature needs episodes of limited time, and these have none: --time-feature no"
             )
         return {
-            "value_optimizer": self.rule(self.kappa_value),
+            "value_optimizer": self.value_optimizer(),
+            "rules": self.rules(),
             "discount": self.discount,
             "trace_decay": self.trace_decay,
             "truncation": self.truncation,
@@ -116,18 +125,17 @@ class Streaming:
 class StreamAC(Streaming):
     """AC(lambda): actions are drawn from a policy, Gaussian or categorical."""
 
-    name: ClassVar[str] = "ac"
+    agent: ClassVar[str] = "ac"
 
-    kappa: float = option(3.0, "kappa of the policy's bound", minimum=0)
     entropy: float = option(0.01, "weight of the policy's entropy, times the error's sign", minimum=0)
 
     def build(self, place: Place) -> kl.StreamAgent:
         return kl.StreamAgent(
             self.network(place, place.actions if place.discrete else 2 * place.actions, 1),
             self.network(place, 1, 0),
-            method="ac",
+            method=self.agent,
             distribution="categorical" if place.discrete else "softplus",
-            optimizer=self.rule(self.kappa),
+            optimizer=self.optimizer(),
             entropy=self.entropy,
             **self.settings(place),
         )
@@ -143,11 +151,11 @@ class Greedy(Streaming):
 
     def build(self, place: Place) -> kl.StreamAgent:
         if not place.discrete:
-            raise kl.Error(f"--agent {self.name} chooses among actions; these are continuous: --agent ac")
+            raise kl.Error(f"--agent {self.agent} chooses among actions; these are continuous: --agent ac")
         return kl.StreamAgent(
             None,
             self.network(place, place.actions, 0),
-            method=self.name,
+            method=self.agent,
             epsilon=self.epsilon,
             last_epsilon=self.last_epsilon,
             exploration_steps=max(1, round(self.exploration * place.steps)),
@@ -159,7 +167,7 @@ class Greedy(Streaming):
 class StreamSarsa(Greedy):
     """SARSA(lambda): learns about what is done, the best action, or now and then any."""
 
-    name: ClassVar[str] = "sarsa"
+    agent: ClassVar[str] = "sarsa"
 
     first_action: str = option(
         "kept",
@@ -175,7 +183,7 @@ class StreamSarsa(Greedy):
 class StreamQ(Greedy):
     """Q(lambda): learns about the best action."""
 
-    name: ClassVar[str] = "q"
+    agent: ClassVar[str] = "q"
 
     trace_cut: str = option(
         "reference",
@@ -187,5 +195,34 @@ class StreamQ(Greedy):
         return {**super().settings(place), "trace_cut": self.trace_cut}
 
 
-KINDS: dict[str, type[Streaming]] = {kind.name: kind for kind in (StreamAC, StreamQ, StreamSarsa)}
+@dataclass(frozen=True)
+class OfActor:
+    """The bounds of policy and value have a kappa each."""
+
+    kappa: float = option(3.0, "ObGD's kappa; of actor-critics the policy's", minimum=0)
+    kappa_value: float = option(2.0, "and the value's", minimum=0)
+
+    def value_optimizer(self) -> Any:
+        """That of values."""
+        return dataclasses.replace(self, kappa=self.kappa_value).optimizer()  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class ActorObgd(OfActor, Obgd):
+    """Overshooting-bounded gradient descent."""
+
+
+@dataclass(frozen=True)
+class ActorAdaptiveObgd(OfActor, AdaptiveObgd):
+    """ObGD along the gradient over the root of its mean square."""
+
+
+AGENTS: dict[str, type[Streaming]] = {kind.agent: kind for kind in (StreamAC, StreamQ, StreamSarsa)}
+_OTHERS = (Sgd, Adam, Idbd, Autostep)
+KINDS: dict[str, type[Streaming]] = {
+    **combinations(StreamAC, (ActorObgd, ActorAdaptiveObgd, *_OTHERS), first="ac"),
+    **combinations(StreamQ, (Obgd, AdaptiveObgd, *_OTHERS), first="q"),
+    **combinations(StreamSarsa, (Obgd, AdaptiveObgd, *_OTHERS), first="sarsa"),
+}
+SPELLED = f"{', '.join(AGENTS)}; alone, with {added((AdaptiveObgd, *_OTHERS))}; with {added(RULES)}; or both"
 STREAMS = Methods(KINDS, {}, {"authors": {}})

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import klopf as kl
-from klopf.experiments import learners, online
+from klopf.experiments import learners, online, stepping
 from klopf.experiments.lines import Methods
 from klopf.experiments.plan import Running
 from klopf.experiments.results import LineResults, read_results
@@ -28,14 +28,13 @@ Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 
-class Lms(learners.Sgd):
+class Lms(stepping.Sgd):
     """The delta rule with one step size."""
 
-    name: ClassVar[str] = "lms"
+    short: ClassVar[str] = "lms"
 
 
-_OPTIMIZERS: tuple[type[learners.OnlineMethod], ...] = (Lms, *learners.OPTIMIZERS[1:])
-_KINDS = {method.name: method for method in _OPTIMIZERS}
+_KINDS = stepping.combinations(learners.OnlineMethod, (Lms, *stepping.OPTIMIZERS[1:]), rules=(None,))
 METHODS = Methods(_KINDS, {"lms": {"step_size": 0.03}}, {"paper": {}})
 
 
@@ -108,9 +107,9 @@ class Plan(online.Plan):
         self, method: learners.OnlineMethod, learner: kl.Learner, errors: Values, x: Floats
     ) -> Mapping[str, Any]:
         sizes = np.full((len(errors), self.settings.inputs), np.nan)
-        if isinstance(method, learners.Sgd):
+        if isinstance(method, stepping.Sgd):
             sizes[:] = method.step_size
-        elif not isinstance(method, learners.Adam):
+        elif not isinstance(method, stepping.Adam):
             sizes[:] = learner.step_sizes()["0.weight"][:, 0]
         relevant = self.settings.relevant
         return {

@@ -1,0 +1,210 @@
+"""Optimizers and unit rules with their options, and methods that are made of both.
+
+Every optimizer goes with every rule, on top of what an experiment needs of a method: `idbd`, `idbd+cbp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import klopf as kl
+from klopf.experiments.replacing import Replacing
+from klopf.experiments.settings import option
+
+SCOPES = ("network", "layer", "unit", "weight")
+
+
+# --- optimizers ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Gradient descent; on a linear unit the LMS rule."""
+
+    short: ClassVar[str] = "bp"
+
+    step_size: float = option(0.01, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    momentum: float = option(0.0, "momentum of SGD", minimum=0)
+    weight_decay: float = option(0.0, "L2 regularisation: gradient += weight_decay * weight", minimum=0)
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.SGD(step_size=self.step_size, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam."""
+
+    short: ClassVar[str] = "adam"
+
+    step_size: float = option(0.001, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    beta1: float = option(0.9, "decay of Adam's first moment", minimum=0)
+    beta2: float = option(0.999, "decay of the second moment, Adam's or AdaptiveObGD's", minimum=0)
+    weight_decay: float = option(0.0, "L2 regularisation: gradient += weight_decay * weight", minimum=0)
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.Adam(
+            step_size=self.step_size, beta1=self.beta1, beta2=self.beta2, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True)
+class Idbd:
+    """Incremental delta-bar-delta."""
+
+    short: ClassVar[str] = "idbd"
+
+    step_size: float = option(0.05, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    meta_step_size: float = option(0.01, "step size of step sizes: theta, or Autostep's mu", minimum=0)
+    scope: str = option("weight", "who owns a step size, or ObGD's bound", choices=SCOPES)
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.IDBD(step_size=self.step_size, meta_step_size=self.meta_step_size, scope=self.scope)
+
+
+@dataclass(frozen=True)
+class Autostep:
+    """Autostep."""
+
+    short: ClassVar[str] = "autostep"
+
+    step_size: float = option(0.01, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    meta_step_size: float = option(0.01, "step size of step sizes: theta, or Autostep's mu", minimum=0)
+    time_constant: float = option(1e4, "tau of Autostep's normaliser, in examples", minimum=1)
+    scope: str = option("weight", "who owns a step size, or ObGD's bound", choices=SCOPES)
+    bound: str = option("unit", "whose step Autostep keeps from overshooting", choices=SCOPES[:-1])
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.Autostep(
+            step_size=self.step_size,
+            meta_step_size=self.meta_step_size,
+            time_constant=self.time_constant,
+            scope=self.scope,
+            bound=self.bound,
+        )
+
+
+@dataclass(frozen=True)
+class Obgd:
+    """Overshooting-bounded gradient descent."""
+
+    short: ClassVar[str] = "obgd"
+
+    step_size: float = option(1.0, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    kappa: float = option(2.0, "ObGD's kappa", minimum=0)
+    scope: str = option("network", "who owns a step size, or ObGD's bound", choices=SCOPES)
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.ObGD(step_size=self.step_size, kappa=self.kappa, scope=self.scope)
+
+
+@dataclass(frozen=True)
+class AdaptiveObgd(Obgd):
+    """ObGD along the gradient over the root of its mean square."""
+
+    short: ClassVar[str] = "adaptive-obgd"
+
+    beta2: float = option(0.999, "decay of the second moment, Adam's or AdaptiveObGD's", minimum=0)
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.AdaptiveObGD(step_size=self.step_size, kappa=self.kappa, beta2=self.beta2, scope=self.scope)
+
+
+OPTIMIZERS: tuple[Any, ...] = (Sgd, Adam, Idbd, Autostep, Obgd, AdaptiveObgd)
+
+
+# --- unit rules ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WithContinualBackprop(Replacing):
+    """Units of least utility are replaced."""
+
+    short: ClassVar[str] = "cbp"
+
+    replacement_rate: float = option(1e-4, "share of the counted units replaced at each step", minimum=0)
+    maturity: int = option(10, "age in steps of learning up to which a unit is protected", minimum=0)
+
+    def rules(self) -> list[Any]:
+        """The unit rules."""
+        return [self.replacement()]
+
+
+@dataclass(frozen=True)
+class WithNoise:
+    """Noise is added to every weight."""
+
+    short: ClassVar[str] = "noise"
+
+    noise: float = option(1e-5, "standard deviation of the noise added at every step", minimum=0)
+
+    def rules(self) -> list[Any]:
+        """The unit rules."""
+        return [kl.ShrinkAndPerturb(noise=self.noise)]
+
+
+@dataclass(frozen=True)
+class WithReDo:
+    """Dormant units are replaced."""
+
+    short: ClassVar[str] = "redo"
+
+    threshold: float = option(0.1, "activity over the layer's mean up to which a unit is dormant", minimum=0)
+    period: int = option(100, "steps from one look at the units to the next", minimum=1)
+
+    def rules(self) -> list[Any]:
+        """The unit rules."""
+        return [kl.ReDo(threshold=self.threshold, period=self.period)]
+
+
+RULES: tuple[Any, ...] = (WithContinualBackprop, WithNoise, WithReDo)
+
+
+# --- methods ------------------------------------------------------------------------------------------------
+
+Base = TypeVar("Base")
+
+
+def combined(name: str, base: type[Base], optimizer: Any, rule: Any = None) -> type[Base]:
+    """The method of all: the base has `optimizer()` and `rules()`, which the others say."""
+    parts = (optimizer,) if rule is None else (rule, optimizer)
+    made = type(name, (*parts, base), {"name": name, "__doc__": " ".join(part.__doc__ for part in parts)})
+    return dataclass(frozen=True)(made)
+
+
+def combinations(
+    base: type[Base],
+    optimizers: Sequence[Any],
+    rules: Sequence[Any] = (None, *RULES),
+    first: str = "",
+) -> dict[str, type[Base]]:
+    """Every optimizer with every rule, by name; the first optimizer goes without saying.
+
+    first: what all names begin with.
+    """
+    found: dict[str, type[Base]] = {}
+    for rule in rules:
+        for optimizer in optimizers:
+            words = [first, "" if optimizer is optimizers[0] else optimizer.short, rule.short if rule else ""]
+            name = "+".join(filter(None, words)) or optimizer.short
+            found[name] = combined(name, base, optimizer, rule)
+    return found
+
+
+def spelled(alone: Sequence[str], optimizers: Sequence[Any] = OPTIMIZERS[1:]) -> str:
+    """For the help: names of methods, and what may be added to them."""
+    others = ", ".join(one.short for one in optimizers)
+    return f"{', '.join(alone)}; or of {others}, alone or with {added(RULES)}"
+
+
+def added(kinds: Sequence[Any]) -> str:
+    """As they are added to a name."""
+    return ", ".join(f"+{kind.short}" for kind in kinds)
