@@ -16,6 +16,7 @@ import klopf as kl
 from experiments import contents, klopf
 from klopf.cli import main
 from klopf.experiments import learners, regression, track
+from klopf.experiments.figure_steps import read_step_sizes
 from klopf.experiments.results import read_results
 
 COMMANDS = {
@@ -74,6 +75,29 @@ def test_methods_are_optimizers_and_rules() -> None:
         optimizer = next((OPTIMIZERS[word] for word in words if word in OPTIMIZERS), kl.SGD)
         assert type(made.optimizer()) is optimizer
         assert [type(one) for one in made.rules()] == [RULES[word] for word in words if word in RULES]
+
+
+def test_picture_of_step_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--runs", "3", "--examples", "2000", "--measure-every", "1000", "--quiet", "--no-figure"]
+    assert main(["track", "--method", "lms", "idbd", "autostep", *words, "--out", "a"]) == 0
+    sizes = read_step_sizes("a")
+    assert list(sizes) == ["idbd", "autostep"]
+    told = pd.read_csv("a/results.csv").query("method == 'idbd' and example == 2000")["step_size_relevant"]
+    np.testing.assert_allclose(sizes["idbd"]["0"][:, 0, :5].mean(axis=1), told, rtol=1e-6)
+    assert main(["plot", "a", "--step-sizes", "2"]) == 0
+    first = Path("a/step_sizes.svg").read_bytes(), Path("a/step_sizes.png").read_bytes()
+    assert main(["plot", "a", "--step-sizes", "2"]) == 0
+    assert (Path("a/step_sizes.svg").read_bytes(), Path("a/step_sizes.png").read_bytes()) == first
+    assert main(["track", "--method", "lms", *words, "--out", "b"]) == 0
+    capsys.readouterr()
+    for given, message in (
+        (["a", "--step-sizes", "3"], "--step-sizes must be below 3, the number of runs, got 3"),
+        (["a", "--step-sizes", "0", "--bin", "2"], "--step-sizes goes with --out alone, got --bin"),
+        (["a", "b", "--step-sizes", "0"], "--step-sizes is of one folder, got 2"),
+        (["b", "--step-sizes", "0"], "no line of b has step sizes that follow from what is learned"),
+    ):
+        assert main(["plot", *given]) == 1
+        assert capsys.readouterr().err == f"klopf: {message}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -112,6 +112,24 @@ def test_saved_and_loaded(method: str, optimizer: str, tmp_path: Path, device: s
     assert all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
 
 
+@pytest.mark.usefixtures("device")
+def test_step_sizes_of_every_weight() -> None:
+    """IDBD's begin at the initial one; an optimizer may have one for all."""
+    made = agent([3, 4], optimizer="IDBD")
+    assert all((values == np.float32(1e-3)).all() for values in made.step_sizes().values())
+    live(made, [3, 4], range(30))
+    sizes = made.step_sizes()
+    weights = {f"policy.{name}": value.shape for name, value in made.policy.state_dict().items()}
+    weights |= {f"value.{name}": value.shape for name, value in made.value.state_dict().items()}
+    assert {name: value.shape for name, value in sizes.items()} == weights
+    for net in ("policy", "value"):
+        logarithms = made.state()[f"{net}.optimizer.log_step.0.weight"]
+        np.testing.assert_allclose(sizes[f"{net}.0.weight"], 1e-3 * np.exp(logarithms), rtol=1e-5)
+        assert np.ptp(logarithms) > 0
+    with pytest.raises(kl.Error, match="one step size for all weights"):
+        agent([3], optimizer="SGD").step_sizes()
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.usefixtures("device")
 def test_step_is_learn_with_what_was_seen(method: str) -> None:

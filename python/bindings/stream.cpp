@@ -148,6 +148,11 @@ Returns: actions [R, A] or indices [R]; of method="td" predictions [R].
 Raises:
     klopf.Error: shapes, numbers that are not finite, no begin() before)";
 
+const char* step_sizes_doc = R"(Every weight's step size, as Learner.step_sizes() has them, with "policy." or "value." before its name.
+
+Raises:
+    klopf.Error: one step size for all)";
+
 const char* learn_doc = R"(One update alone, from a transition of the caller's own: nothing is normalised and no action drawn.
 
 Args:
@@ -177,6 +182,8 @@ void bind_stream(py::module_& m) {
            py::arg("final_observation") = none, step_doc)
       .def("learn", &learn, py::arg("observation"), py::arg("action"), py::arg("reward"), py::arg("next_observation"),
            py::arg("terminated"), py::arg("truncated") = none, py::arg("next_action") = none, py::arg("greedy") = none, learn_doc)
+      .def(
+          "step_sizes", [](const StreamAgent& agent) { return to_dict(agent.step_sizes()); }, step_sizes_doc)
       .def_property_readonly("alive", &alive, "bool [R]: False for runs whose numbers were no longer finite; their actions are zero.")
       .def_property_readonly(
           "observation",

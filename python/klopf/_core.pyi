@@ -1379,6 +1379,13 @@ class StreamAgent:
         Raises:
             klopf.Error: shapes, numbers that are not finite, no begin() before
         """
+    def step_sizes(self) -> dict[str, numpy.typing.NDArray[typing.Any]]:
+        """
+        Every weight's step size, as Learner.step_sizes() has them, with "policy." or "value." before its name.
+
+        Raises:
+            klopf.Error: one step size for all
+        """
     @property
     def alive(self) -> numpy.typing.NDArray[numpy.bool]:
         """

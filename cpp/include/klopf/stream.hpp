@@ -56,6 +56,7 @@ class StreamAgent {
 
   const std::vector<float>& seen() const { return first_; }  // where the next action is taken [R, inputs]
   std::vector<uint8_t> alive() const;
+  std::vector<Array> step_sizes() const;  // of every weight, with the network's name before its own
   std::vector<Array> state() const;
   void load_state(const std::vector<Array>& arrays);
 
@@ -76,6 +77,8 @@ class StreamAgent {
   std::vector<float> actions() const;
   double epsilon_now() const;
   std::vector<Array> own_state() const;
+  template <class Of>
+  void of_both(std::vector<Array>& all, Of of) const;
 
   StreamOptions options_;
   int runs_;

@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,8 @@ class TraceLearner {
   void learn(const Play& play) const;  // from the outputs' gradients, at now().grad_output
   std::vector<float> outputs() const;  // at the sample looked at last [runs, outputs]
 
+  std::vector<Array> step_sizes() const;
+
   std::vector<Array> state() const;
   void check_state(const std::vector<Array>& arrays) const;
   void load_state(const std::vector<Array>& arrays);
@@ -48,6 +51,7 @@ class TraceLearner {
   Blocks blocks_, workspaces_;
   Tape now_, ahead_;
   Program observe_, update_;
+  std::optional<StepSizes> step_sizes_;  // where they follow from what is learned
 };
 
 }  // namespace klopf

@@ -41,6 +41,9 @@ struct Recording {
 void check_number(const std::string& owner, const std::string& name, const PerRun& value, int runs, double low, double high,
                   bool high_included = true);
 
+// Every weight's step size, named and shaped like the weights. blocks: what the learner keeps. Throws Error where there is one for all.
+std::vector<Array> step_sizes_of(const std::optional<StepSizes>& step_sizes, const Network& network, const Blocks& blocks);
+
 // State of an optimizer for each weight, and that it is as long as they are.
 template <class T>
 Ref<T> for_each_weight(Recording& recording, const std::string& name);

@@ -161,22 +161,24 @@ void record_one(const AdaptiveObGD& o, Recording& r) {
   for_layers<ApplySteps>(all, r);
 }
 
-std::vector<Array> Learner::step_sizes() const {
-  if (!step_sizes_) throw Error("[step_sizes] the optimizer has one step size for all weights");
-  const StepSizes& all = *step_sizes_;
+std::vector<Array> Learner::step_sizes() const { return step_sizes_of(step_sizes_, *network_, blocks_); }
+
+std::vector<Array> step_sizes_of(const std::optional<StepSizes>& step_sizes, const Network& network, const Blocks& blocks) {
+  if (!step_sizes) throw Error("[step_sizes] the optimizer has one step size for all weights");
+  const StepSizes& all = *step_sizes;
   Layout layout(space_learner);
-  const Ref<float> out = layout.add<float>("weights", {network_->weights_count()});
+  const Ref<float> out = layout.add<float>("weights", {network.weights_count()});
   layout.slot("weights").like_weights = true;
-  const Blocks values(network_->runs(), layout.bytes());
+  const Blocks values(network.runs(), layout.bytes());
   const auto of = [&](Ref<float> ref, int64_t size) {
-    return ref.present() ? blocks_.fetch(ref, static_cast<std::size_t>(size)) : std::vector<float>{};
+    return ref.present() ? blocks.fetch(ref, static_cast<std::size_t>(size)) : std::vector<float>{};
   };
-  const std::size_t weights = static_cast<std::size_t>(network_->weights_count()), rows = static_cast<std::size_t>(all.rows),
+  const std::size_t weights = static_cast<std::size_t>(network.weights_count()), rows = static_cast<std::size_t>(all.rows),
                     owners = static_cast<std::size_t>(all.owners);
-  const std::vector<float> own = of(all.log_step, network_->weights_count()), shared = of(all.owner_log_step, all.owners),
+  const std::vector<float> own = of(all.log_step, network.weights_count()), shared = of(all.owner_log_step, all.owners),
                            factors = of(all.factors, 2 * all.rows);
-  const std::vector<double> initial = blocks_.fetch(all.step_size);
-  const std::vector<StepLayer> layers = step_layers(*network_);
+  const std::vector<double> initial = blocks.fetch(all.step_size);
+  const std::vector<StepLayer> layers = step_layers(network);
   for (std::size_t run = 0; run < initial.size(); ++run) {
     float* to = values.at(out, static_cast<int>(run));
     for (std::size_t k = 0; k < layers.size(); ++k) {
@@ -196,7 +198,7 @@ std::vector<Array> Learner::step_sizes() const {
       }
     }
   }
-  return read_slots(layout, values, network_->parameters());
+  return read_slots(layout, values, network.parameters());
 }
 
 }  // namespace klopf

@@ -364,15 +364,27 @@ std::vector<Array> StreamAgent::own_state() const {
   return all;
 }
 
-std::vector<Array> StreamAgent::state() const {
-  std::vector<Array> all = own_state();
+// Adds those of both networks, by their names.
+template <class Of>
+void StreamAgent::of_both(std::vector<Array>& all, Of of) const {
   const std::optional<TraceLearner>* learners[] = {&policy_, &value_};
   for (int k = 0; k < 2; ++k)
     if (*learners[k])
-      for (Array& array : (*learners[k])->state()) {
+      for (Array& array : of(**learners[k])) {
         array.name = owners[k] + array.name;
         all.push_back(std::move(array));
       }
+}
+
+std::vector<Array> StreamAgent::state() const {
+  std::vector<Array> all = own_state();
+  of_both(all, [](const TraceLearner& learner) { return learner.state(); });
+  return all;
+}
+
+std::vector<Array> StreamAgent::step_sizes() const {
+  std::vector<Array> all;
+  of_both(all, [](const TraceLearner& learner) { return learner.step_sizes(); });
   return all;
 }
 

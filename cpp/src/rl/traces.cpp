@@ -57,6 +57,7 @@ TraceLearner::TraceLearner(const std::string& owner, std::shared_ptr<Network> ne
   record(optimizer, recording);
   for (const Rule& rule : rules) record(rule, recording);
   update_.push_back(Advance{step});
+  step_sizes_ = recording.step_sizes;
   fuse(recording, update, now_.backward, update_);
 
   blocks_ = Blocks(network_->runs(), layout_.bytes(), network_->backend().memory());
@@ -94,6 +95,8 @@ void TraceLearner::learn(const Play& play) const {
 }
 
 std::vector<float> TraceLearner::outputs() const { return workspaces_.fetch(now_.output, static_cast<std::size_t>(network_->outputs())); }
+
+std::vector<Array> TraceLearner::step_sizes() const { return step_sizes_of(step_sizes_, *network_, blocks_); }
 
 std::vector<Array> TraceLearner::state() const {
   std::vector<Array> all = network_->state();

@@ -1,0 +1,122 @@
+"""The picture of step sizes: how they are spread over each layer's weights, and every single one of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import klopf as kl
+from klopf.experiments.drawing import FAINT, INK, PALETTE
+from klopf.experiments.plan import Plan
+from klopf.experiments.results import CHECKPOINT, read_settings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float32]
+
+
+def plans() -> dict[str, type[Plan[Any, Any]]]:
+    """Of experiments whose methods may have step sizes that follow from what is learned."""
+    from klopf.experiments import imagenet, regression, stream_agents, track
+
+    return {one.Plan.name: one.Plan for one in (imagenet, regression, stream_agents, track)}
+
+
+def read_step_sizes(folder: str | Path) -> dict[str, dict[str, Array]]:
+    """By line and layer, [R, units, weights of each], of the last checkpoint of a results folder.
+
+    Raises kl.Error where no line has any.
+    """
+    name = read_settings(folder).get("experiment")
+    if name not in plans():
+        raise kl.Error(f"step sizes are those of {', '.join(plans())}, got a folder of {name}")
+    plan = plans()[name].read(folder, {})
+    experiment = plan.experiment()
+    experiment.record.load(Path(folder) / CHECKPOINT, experiment.parts, experiment.arithmetic)
+    found = {}
+    for line, part in zip(plan.lines, experiment.parts, strict=True):
+        learner: Any = getattr(part, "agent", part)
+        try:
+            sizes = learner.step_sizes()
+        except kl.Error:
+            continue
+        found[line.label] = {
+            key.removesuffix(".weight"): values.reshape(*values.shape[:2], -1)
+            for key, values in sizes.items()
+            if key.endswith(".weight")
+        }
+    if not found:
+        raise kl.Error(f"no line of {folder} has step sizes that follow from what is learned")
+    return found
+
+
+def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
+    """A row for each line: a histogram over all runs, and a picture of each layer, by unit and weight.
+
+    Of a layer with one unit the picture has a row for each run.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    layers = max(len(of_line) for of_line in sizes.values())
+    positive = np.concatenate([v[np.isfinite(v) & (v > 0)] for one in sizes.values() for v in one.values()])
+    if not len(positive):
+        raise kl.Error("all step sizes are zero or not finite")
+    low, high = np.quantile(positive, [0.001, 0.999])
+    norm = LogNorm(low, max(high, low * 1.01))
+    height = 1.0 + 2.3 * len(sizes)
+    figure = Figure(figsize=(10.0, height), facecolor="white")
+    left, top = 0.075, 1 - 0.16 / height
+    figure.text(left, top, "Step sizes", fontsize=12.5, weight="bold", color=INK, va="top")
+    said = f"distributions over all runs; every one of run {run}, or of all runs where a unit is alone"
+    figure.text(left, top - 0.27 / height, said, fontsize=9, color=FAINT, va="top")
+    grid = figure.add_gridspec(
+        len(sizes),
+        layers + 1,
+        width_ratios=[1.3] + [1] * layers,
+        left=left,
+        right=0.92,
+        bottom=0.5 / height,
+        top=1 - 0.85 / height,
+        hspace=0.5,
+        wspace=0.3,
+    )
+    for row, (label, of_line) in enumerate(sizes.items()):
+        _histogram(figure.add_subplot(grid[row, 0]), label, of_line, low, high)
+        for column, (layer, values) in enumerate(of_line.items(), 1):
+            axes = figure.add_subplot(grid[row, column])
+            alone = values.shape[1] == 1
+            image = axes.imshow(
+                values[:, 0] if alone else values[run], aspect="auto", norm=norm, interpolation="nearest"
+            )
+            axes.set_title(f"layer {layer}" if layer.isdigit() else layer)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.set_xlabel("weight")
+            axes.set_ylabel("run" if alone else "unit")
+            axes.grid(False)
+    bar = figure.add_axes((0.935, 0.5 / height, 0.012, 1 - 1.35 / height))
+    figure.colorbar(image, cax=bar)
+    return figure
+
+
+def _histogram(axes: Axes, label: str, of_line: Mapping[str, Array], low: float, high: float) -> None:
+    """The share of each layer's weights over the step size, on a logarithmic axis."""
+    edges = np.geomspace(low, max(high, low * 1.01), 41)
+    for (layer, values), colour in zip(of_line.items(), PALETTE * len(of_line), strict=False):
+        count, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+        axes.stairs(count / values.size, edges, color=colour, label=layer, linewidth=1.4)
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_title(label)
+    axes.set_xlabel("step size")
+    axes.set_ylabel("share of weights")
+    if len(of_line) > 1:
+        axes.legend(frameon=False, fontsize=8)
