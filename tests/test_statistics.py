@@ -8,6 +8,7 @@ import pytest
 from klopf.experiments.statistics import (
     binned,
     bootstrap_interval,
+    interquartile_mean,
     mean,
     standard_error,
     standard_error_interval,
@@ -32,6 +33,12 @@ def test_a_missing_value_is_left_out() -> None:
     interval = bootstrap_interval(values)
     assert interval.low[1] == interval.high[1] == 5.0
     assert np.isnan(interval.low[2])
+
+
+def test_interquartile_mean() -> None:
+    assert interquartile_mean(np.array([9.0, 1, 3, np.nan, 2, 100, 4, 5, -50])) == pytest.approx(3.5)
+    assert interquartile_mean(np.array([1.0, 5, 6])) == 4
+    assert np.isnan(interquartile_mean(np.array([np.nan])))
 
 
 def test_bootstrap_intervals_cover_as_often_as_they_say() -> None:

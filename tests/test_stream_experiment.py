@@ -13,8 +13,8 @@ import pytest
 
 from experiments import contents, klopf
 from klopf.cli import main
-from klopf.experiments import stream_agents, streams, walk
-from klopf.experiments.results import read_results
+from klopf.experiments import acting, stream_agents, streams, walk
+from klopf.experiments.results import LineResults, read_results
 
 pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco", minversion="4.0")
@@ -38,7 +38,9 @@ def test_whole_experiments(env: str, agents: list[str], capsys: pytest.CaptureFi
     words = ["stream", "--env", env, "--agent", *agents, *TINY, "--quiet", "--replacement-rate", "0.01"]
     words += ["--period", "20"] if "ac+redo" in agents else []
     assert main([*words, "--out", "out"]) == 0
-    assert capsys.readouterr().out == "results and figure in out\n"
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[1 : 1 + len(agents)]] == agents
+    assert said[-1] == "results and figure in out"
     table = pd.read_csv("out/results.csv")
     assert list(table.columns) == ["line", "method", "run", "seed", "step", *walk.StreamWalk.measured]
     assert sorted(table["step"].unique()) == [200, 400, 500]
@@ -51,6 +53,18 @@ def test_whole_experiments(env: str, agents: list[str], capsys: pytest.CaptureFi
     assert [line.label for line in read_results("out")] == agents
     settings = json.loads(Path("out/settings.json").read_text())
     assert settings["experiment"] == "stream"
+
+
+def test_table_of_returns() -> None:
+    """Means over the episodes of the last tenth: a run without any, or that failed there, is left out."""
+    values = {name: np.zeros((5, 20)) for name in ("return", "episodes", "failed")}
+    values["return"][:, 18:] = [[1, 4], [10, 10], [np.nan, 20], [np.nan, np.nan], [1000, 1000]]
+    values["episodes"][:, 18:] = [[2, 1], [3, 3], [0, 1], [0, 0], [1, 1]]
+    line = LineResults("ac", "ac", {}, values, np.arange(10, 210, 10), {})
+    words = acting.table([line]).splitlines()[1].split()
+    found = np.array([2, 10, 20, 1000])
+    error = found.std(ddof=1) / 2
+    assert words == ["ac", f"{found.mean():,.0f}", "±", f"{error:,.0f}", "15", "2", "10", "20", "1,000"]
 
 
 def test_returns_are_those_of_the_episodes() -> None:

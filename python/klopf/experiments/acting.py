@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -23,13 +24,15 @@ from klopf.experiments.lines import Line, Method
 from klopf.experiments.plan import Running
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
-from klopf.experiments.results import Folder, Table
+from klopf.experiments.results import Folder, LineResults, Table
 from klopf.experiments.session import Session
 from klopf.experiments.settings import option, option_of
-from klopf.experiments.statistics import mean
+from klopf.experiments.statistics import interquartile_mean, mean, standard_error
+from klopf.experiments.tables import aligned
 from klopf.experiments.walk import Walk
 
 Values = NDArray[np.float64]
+MANY = 12  # runs of which only the least and the most are told
 FRICTION = ("friction_every", "friction_of")  # options of SlipperyAnt alone
 
 
@@ -95,6 +98,30 @@ class Plan(plans.Plan[Asked, Method]):
     @abstractmethod
     def agent(self, line: Line[Method], world: Any) -> Any:
         """What acts and learns."""
+
+
+def table(lines: Sequence[LineResults]) -> str:
+    """Each line's return over the last tenth of the steps, a mean over episodes."""
+    rows = [["return", "mean", "middle half", "of each run"]]
+    for line in lines:
+        last = line.at > 0.9 * line.at[-1]
+        returns, episodes = (line.values[name][:, last] for name in ("return", "episodes"))
+        ended = np.where(np.isfinite(returns), episodes, 0)
+        with np.errstate(invalid="ignore"):
+            of_runs = np.nansum(returns * ended, axis=1) / ended.sum(axis=1)
+        middle, each = interquartile_mean(of_runs), np.sort(of_runs[np.isfinite(of_runs)])
+        spread = each if len(each) <= MANY else each[[0, -1]]
+        rows.append(
+            [
+                line.label,
+                f"{mean(of_runs):,.0f} ± {standard_error(of_runs):,.0f}",
+                f"{middle:,.0f}",
+                ("  " if len(each) <= MANY else " to ").join(f"{one:,.0f}" for one in spread),
+            ]
+        )
+    return (
+        f"{aligned(rows)}\nof the last tenth: mean of the runs ± one standard error, and of the middle half"
+    )
 
 
 class Experiment:

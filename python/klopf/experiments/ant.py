@@ -20,6 +20,7 @@ from klopf.experiments import acting
 from klopf.experiments.acting import Acting, with_env
 from klopf.experiments.agents import AGENTS, KINDS, PROFILES, Ppo
 from klopf.experiments.lines import Line
+from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option, option_of
 from klopf.experiments.walk import PpoWalk
@@ -86,4 +87,6 @@ def command(arguments: Sequence[str]) -> None:
     given = parser.parse(arguments)
     if any(field.name in given for field in dataclasses.fields(Watching)):
         return _watch(given)
-    print(report(carry_out(Plan.name, given, arguments, plan, Plan.read)))
+    path = carry_out(Plan.name, given, arguments, plan, Plan.read)
+    print(acting.table(read_results(path)))
+    print(report(path))

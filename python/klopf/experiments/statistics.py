@@ -39,6 +39,13 @@ def standard_error(values: Array) -> Array:
     return np.asarray(np.where(present > 0, error, np.nan), dtype=np.float64)
 
 
+def interquartile_mean(values: Array) -> Array:
+    """Mean over the middle half of the runs: a quarter of them, rounded down, is left out at either end."""
+    there = np.sort(values[np.isfinite(values)])
+    cut = len(there) // 4
+    return mean(there[cut : len(there) - cut])
+
+
 def standard_error_interval(values: Array) -> Interval:
     """Mean over runs, plus and minus one standard error."""
     centre, error = mean(values), standard_error(values)

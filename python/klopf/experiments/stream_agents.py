@@ -13,6 +13,7 @@ import klopf as kl
 from klopf.experiments import acting
 from klopf.experiments.acting import Acting, with_env
 from klopf.experiments.lines import Line
+from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.streams import KINDS, SPELLED, STREAMS, Place, Streaming
@@ -58,4 +59,6 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
 def command(arguments: Sequence[str]) -> None:
     """`klopf stream`."""
     parser = Plan.parser("Agents that learn from every step once, as it comes.")
-    print(report(carry_out(Plan.name, parser.parse(arguments), arguments, plan, Plan.read)))
+    path = carry_out(Plan.name, parser.parse(arguments), arguments, plan, Plan.read)
+    print(acting.table(read_results(path)))
+    print(report(path))
