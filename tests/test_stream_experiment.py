@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,8 @@ from klopf.experiments.results import LineResults, read_results
 
 pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco", minversion="4.0")
+
+import gymnasium
 
 from klopf.envs import vector
 
@@ -53,6 +58,55 @@ def test_whole_experiments(env: str, agents: list[str], capsys: pytest.CaptureFi
     assert [line.label for line in read_results("out")] == agents
     settings = json.loads(Path("out/settings.json").read_text())
     assert settings["experiment"] == "stream"
+
+
+class Dots(gymnasium.Env[Any, Any]):
+    """Images whose numbers say where they are; episodes end by themselves, now and then."""
+
+    observation_space = gymnasium.spaces.Box(0, 999, (5, 6, 2))
+    action_space = gymnasium.spaces.Discrete(3)
+    image = np.arange(60.0, dtype=np.float32).reshape(5, 6, 2)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self.image, {}
+
+    def step(self, action: Any) -> Any:
+        return self.image + 100 * action, float(action == 1), self.np_random.random() < 0.1, False, {}
+
+
+@pytest.fixture
+def dots() -> Iterator[str]:
+    gymnasium.register("test/Dots-v0", Dots)
+    yield "test/Dots-v0"
+    del gymnasium.registry["test/Dots-v0"]
+
+
+def test_images_go_through_convolutions_first(dots: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["stream", "--env", dots, "--agent", "q", "ac", "--channels", "4", "3", *TINY, "--quiet"]
+    assert main([*words, "--no-figure", "--out", "out"]) == 0
+    assert (pd.read_csv("out/results.csv")["failed"] == 0).all()
+    capsys.readouterr()
+    given = {"env": dots, "runs": 2, "agent": ("ac",), "steps": 1000}
+    part = stream_agents.plan(given, []).experiment().parts[0]
+    assert part.agent.value.input_shape == (2, 5, 6)
+    assert part.world.now[1].tolist() == np.moveaxis(Dots.image, -1, 0).ravel().tolist()
+    *_, final = part.world.step(np.array([1, 2]))
+    assert final[1].tolist() == np.moveaxis(Dots.image + 200, -1, 0).ravel().tolist()
+    for more, message in (
+        (["--time-feature", "yes"], "--time-feature needs observations that are no images"),
+        (["--env", "CartPole-v1", "--channels", "3"], "--channels is an option of images"),
+    ):
+        assert main(["stream", "--env", dots, *more, "--out", "b"]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_minatar_is_an_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "minatar.gym", None)
+    assert main(["stream", "--env", "MinAtar/Breakout-v1"]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("needs MinAtar, which is not installed: pip install 'klopf[minatar]'\n")
+    assert said.count("\n") == 1
 
 
 def test_table_of_returns() -> None:

@@ -28,6 +28,8 @@ def identifier(name: str) -> str:
 @contextmanager
 def explained(name: str) -> Iterator[Any]:
     """Gymnasium, whose complaints about an environment become one line."""
+    if name.startswith("MinAtar/"):
+        _register_minatar(name)
     try:
         yield gymnasium
     except gymnasium.error.UnregisteredEnv as error:
@@ -36,10 +38,30 @@ def explained(name: str) -> Iterator[Any]:
         raise Error(f"[env] {name} cannot be made: {error}") from None
 
 
+def _register_minatar(name: str) -> None:
+    """MinAtar's games do not make themselves known to Gymnasium."""
+    try:
+        from minatar.gym import register_envs
+    except ImportError:
+        raise Error(
+            f"[env] {name} needs MinAtar, which is not installed: pip install 'klopf[minatar]'"
+        ) from None
+    if not any(known.startswith("MinAtar/") for known in gymnasium.registry):
+        register_envs()
+
+
 def flattened(space: Any, observation: Any) -> Array:
     """An observation of a Box or Discrete space as numbers."""
     flat: Any = gymnasium.spaces.flatten(space, observation)
     return np.asarray(flat, dtype=np.float64).ravel()
+
+
+def _image(space: Any) -> tuple[int, int, int] | None:
+    """Channels, height and width, where observations are images; the channels are the shortest side."""
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 3:
+        return None
+    first, middle, last = space.shape
+    return (first, middle, last) if first < last else (last, first, middle)
 
 
 class World:
@@ -70,6 +92,7 @@ class World:
         self.time_limit: int | None = spec.max_episode_steps  # of an episode
         self._first = int(acted.start) if isinstance(acted, spaces.Discrete) else 0
         self.observations = int(spaces.flatdim(observed))  # numbers of one
+        self.image = _image(observed)
         self.actions = int(spaces.flatdim(acted))  # numbers of one, or how many there are
         self._batch: MujocoVectorEnv | None = (
             self._env.unwrapped if isinstance(self._env.unwrapped, MujocoVectorEnv) else None
@@ -111,7 +134,7 @@ class World:
         if ended.any():
             final = final.copy()
             for run in np.flatnonzero(ended):
-                final[run] = flattened(self._observed, info["final_obs"][run])
+                final[run] = self._flat([info["final_obs"][run]])[0]
         if self._batch is not None:
             self.failed = self._batch.failed.copy()
             return rewards, terminated, truncated, final
@@ -129,9 +152,12 @@ class World:
         low, high = (np.ravel(bound) for bound in (self._acted.low, self._acted.high))
         return np.asarray(np.clip(actions, low, high))
 
-    def _flat(self, observed: NDArray[Any]) -> Array:
+    def _flat(self, observed: Sequence[Any] | NDArray[Any]) -> Array:
         if isinstance(self._observed, gymnasium.spaces.Box):
-            return np.array(observed, dtype=np.float64).reshape(len(observed), -1)
+            numbers = np.array(observed, dtype=np.float64)
+            if self.image and self.image != numbers.shape[1:]:
+                numbers = np.moveaxis(numbers, -1, 1)
+            return numbers.reshape(len(observed), -1)
         return np.stack([flattened(self._observed, one) for one in observed])
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -114,14 +114,18 @@ def table(lines: Sequence[LineResults]) -> str:
         rows.append(
             [
                 line.label,
-                f"{mean(of_runs):,.0f} ± {standard_error(of_runs):,.0f}",
-                f"{middle:,.0f}",
-                ("  " if len(each) <= MANY else " to ").join(f"{one:,.0f}" for one in spread),
+                f"{_short(mean(of_runs))} ± {_short(standard_error(of_runs))}",
+                _short(middle),
+                ("  " if len(each) <= MANY else " to ").join(map(_short, spread)),
             ]
         )
     return (
         f"{aligned(rows)}\nof the last tenth: mean of the runs ± one standard error, and of the middle half"
     )
+
+
+def _short(value: Any) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 class Experiment:

@@ -60,7 +60,7 @@ class Methods(Generic[Method]):
         return {one.name: one for method in self.kinds.values() for one in options(method)}
 
     def defaults_text(self, name: str) -> str:
-        """For the help: an option's default in all profiles, by method."""
+        """For the help: an option's default in all profiles, by method; empty where the program chooses."""
         parts = {}
         for profile in self.profiles:
             every = ((method, self.resolve(method, profile, {})) for method in self.kinds)
@@ -69,6 +69,8 @@ class Methods(Generic[Method]):
             parts[profile] = ", ".join(
                 (f"{'/'.join(who)} " if several else "") + value for value, who in _told(value_of).items()
             )
+        if set(parts.values()) == {written(None)}:
+            return ""
         if len(set(parts.values())) == 1:
             return f"default: {next(iter(parts.values()))}"
         return "; ".join(f"{profile}: {text}" for profile, text in parts.items())

@@ -40,6 +40,7 @@ class Plan(acting.Plan[Settings, Streaming]):
             self.seeds,
             s.steps,
             world.time_limit,
+            world.image,
             s.device,
             s.precision,
         )

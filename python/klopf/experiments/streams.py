@@ -33,6 +33,7 @@ class Place:
 
     observations: numbers of one.  actions: numbers of one, or how many there are.  discrete: which.
     steps: that they will take.  time_limit: of an episode, in steps; None: it has none.
+    image: channels, height and width of an observation; None: it is none.
     """
 
     observations: int
@@ -41,6 +42,7 @@ class Place:
     seeds: Sequence[int]
     steps: int
     time_limit: int | None = None
+    image: tuple[int, int, int] | None = None
     device: str = "cpu"
     precision: str = "float32"
 
@@ -66,7 +68,12 @@ class Streaming:
         "the sum that the reward which ends an episode counts in: the next episode's, or its own",
         choices=("reference", "episode"),
     )
-    time_feature: bool = option(True, "observations say how much of the longest episode has passed")
+    time_feature: bool | None = option(
+        None, "observations say how much of the longest episode has passed (default: yes, of images no)"
+    )
+    channels: tuple[int, ...] | None = option(
+        None, "filters of each convolution of 3x3 that images go through first (default: 16)", minimum=1
+    )
     hidden: tuple[int, ...] = option((128, 128), "units of each hidden layer", minimum=1)
     init: str = option("sparse", "how weights are drawn", choices=kl.initialisers)
 
@@ -83,13 +90,19 @@ class Streaming:
         return []
 
     def network(self, place: Place, outputs: int, stream: int) -> kl.Network:
-        """Linear layers, each normalised, with leaky ReLU."""
+        """Of images convolutions; then linear layers.  Each is normalised, with leaky ReLU."""
         layers: list[Any] = []
+        if place.image:
+            for filters in self.channels or (16,):
+                layers += [kl.Conv2d(filters, 3), kl.LayerNorm(), kl.LeakyReLU(0.01)]
+            layers.append(kl.Flatten())
+        elif self.channels:
+            raise kl.Error("--channels is an option of images, and observations are none")
         for units in self.hidden:
             layers += [kl.Linear(units), kl.LayerNorm(), kl.LeakyReLU(0.01)]
         return kl.Network(
             [*layers, kl.Linear(outputs)],
-            input_shape=(place.observations + self.time_feature,),
+            input_shape=place.image or (place.observations + self.timed(place),),
             runs=len(place.seeds),
             seeds=list(place.seeds),
             init=self.init,
@@ -98,12 +111,16 @@ class Streaming:
             stream=stream,
         )
 
+    def timed(self, place: Place) -> bool:
+        """Whether the time follows an observation.  Raises kl.Error where it cannot."""
+        asked = place.image is None if self.time_feature is None else self.time_feature
+        if asked and (place.image or place.time_limit is None):
+            why = "observations that are no images" if place.image else "episodes of limited time"
+            raise kl.Error(f"--time-feature needs {why}: --time-feature no")
+        return asked
+
     def settings(self, place: Place) -> dict[str, Any]:
-        """Of the agent, whatever its kind.  Raises kl.Error for a share of a time that has no limit."""
-        if self.time_feature and place.time_limit is None:
-            raise kl.Error(
-                "--time-feature needs episodes of limited time, and these have none: --time-feature no"
-            )
+        """Of the agent, whatever its kind."""
         return {
             "value_optimizer": self.value_optimizer(),
             "rules": self.rules(),
@@ -113,7 +130,7 @@ class Streaming:
             "normalise_observations": self.normalise_observations,
             "scale_rewards": self.scale_rewards,
             "reward_trace": self.reward_trace,
-            "time_limit": place.time_limit if self.time_feature else 0,
+            "time_limit": place.time_limit if self.timed(place) else 0,
         }
 
     def build(self, place: Place) -> kl.StreamAgent:
@@ -147,18 +164,21 @@ class Greedy(Streaming):
 
     epsilon: float = option(1.0, "share of random actions at first", minimum=0)
     last_epsilon: float = option(0.01, "and after exploration", minimum=0)
-    exploration: float = option(0.05, "share of the steps in which epsilon falls", above=0)
+    exploration: float | None = option(
+        None, "share of the steps in which epsilon falls (default: 0.05, of images 0.2)", above=0
+    )
 
     def build(self, place: Place) -> kl.StreamAgent:
         if not place.discrete:
             raise kl.Error(f"--agent {self.agent} chooses among actions; these are continuous: --agent ac")
+        exploration = self.exploration or (0.2 if place.image else 0.05)
         return kl.StreamAgent(
             None,
             self.network(place, place.actions, 0),
             method=self.agent,
             epsilon=self.epsilon,
             last_epsilon=self.last_epsilon,
-            exploration_steps=max(1, round(self.exploration * place.steps)),
+            exploration_steps=max(1, round(exploration * place.steps)),
             **self.settings(place),
         )
 

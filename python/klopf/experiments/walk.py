@@ -186,7 +186,8 @@ class StreamWalk(Walk):
         return rewards, terminated | truncated
 
     def _units(self) -> dict[str, Array]:
-        probe = self._seen[:, : min(self._steps, self._probe)]
+        seen = self._seen[:, : min(self._steps, self._probe)]
+        probe = seen.reshape(*seen.shape[:2], *self.agent.value.input_shape)
         found: dict[str, Array] = {}
         acts = self.agent.policy or self.agent.value
         for prefix, net in (("", acts), ("value_", self.agent.policy and self.agent.value)):
