@@ -82,6 +82,7 @@ def _measure(settings: Settings) -> dict[str, Any]:
             )
             for runs, adaptive in ((1, True), (30, False), (30, True))
         },
+        "ant": _in_ant(settings.rounds),
     }
 
 
@@ -101,12 +102,39 @@ def _agents(runs: int, adaptive: bool, rounds: int) -> list[float]:
     return found
 
 
+def _in_ant(rounds: int) -> dict[str, list[float]]:
+    """Microseconds of a step and run, of eight agents in Ant: the simulators', and the agents'."""
+    from klopf.envs.worlds import World
+    from klopf.experiments.streams import STREAMS, Place
+
+    runs = list(range(8))
+    world = World("Ant", runs, threads=1)
+    shape = (world.observations, world.actions, world.discrete)
+    agent = STREAMS.resolve("ac", "authors", {}).build(Place(*shape, runs, 10**6, world.time_limit))
+    actions = agent.begin(world.now)
+    found: dict[str, list[float]] = {"the simulators": [], "the agents": []}
+    for _ in range(rounds):
+        spent = [0.0, 0.0]
+        for _ in range(100):
+            begin = time.perf_counter()
+            rewards, terminated, truncated, final = world.step(world.clipped(actions))
+            between = time.perf_counter()
+            actions = agent.step(world.now, rewards, terminated, truncated, final)
+            spent[0] += between - begin
+            spent[1] += time.perf_counter() - between
+        for name, seconds in zip(found, spent, strict=True):
+            found[name].append(1e6 * seconds / 100 / len(runs))
+    world.close()
+    return found
+
+
 def _table(about: dict[str, Any]) -> list[str]:
     found, ratios = about["microseconds"], about["ratios"]
     rows = [
         f"| {name} | {_spread(values)} | {_spread(ratios[name]) if name in ratios else ''} |"
         for name, values in found.items()
     ]
+    ant = [f"| {name} | {_spread(values)} |" for name, values in about["ant"].items()]
     own = [f"| klopf, {name} | {_spread(values)} | |" for name, values in about["klopf"].items()]
     return [
         "# A step of the streaming actor-critic",
@@ -116,6 +144,12 @@ def _table(about: dict[str, Any]) -> list[str]:
         "|---|--:|--:|",
         *rows,
         *own,
+        "",
+        "With the simulator in the loop, eight runs of Ant, observations and rewards scaled:",
+        "",
+        "| | microseconds of a step and run |",
+        "|---|--:|",
+        *ant,
         "",
         "Medians [quartiles].",
     ]
