@@ -336,6 +336,19 @@ def test_prediction_learns() -> None:
 
 
 @pytest.mark.usefixtures("device")
+def test_a_first_layer_of_zeros_learns() -> None:
+    """Of few inputs sparse weights leave none, so that LayerNorm sees zeros: learning begins all the same."""
+    layers = [kl.Linear(32), kl.LayerNorm(), kl.LeakyReLU(0.01), kl.Linear(ACTIONS)]
+    net = kl.Network(layers, (INPUTS,), runs=2, init="sparse")
+    before = net.state_dict()
+    assert (before["0.weight"] == 0).all()
+    assert ((before["3.weight"] == 0).sum(axis=2) == 29).all()  # ceil(0.9 x 32) of every row
+    live(kl.StreamAgent(None, net, method="q"), [3, 4], range(30))
+    after = net.state_dict()["0.weight"]
+    assert np.isfinite(after).all() and (np.abs(after).max(axis=(1, 2)) > 1e-4).all()
+
+
+@pytest.mark.usefixtures("device")
 def test_a_run_that_is_no_longer_finite_stands_still() -> None:
     seeds = [3, 4]
     made = agent(seeds)
