@@ -3,6 +3,7 @@
 #include "kernels.hpp"
 #include "rules/curvature.hpp"
 #include "rules/owners.hpp"
+#include "rules/swift_td.hpp"
 
 namespace klopf::cuda {
 namespace {
@@ -31,7 +32,33 @@ __global__ void measure_steps_kernel(MeasureSteps op, Play play) {
   sums[0] = all_first, sums[1] = all_second;
 }
 
+// One block a run: a thread takes every 128th weight, and their sums are added in order.
+__global__ void swift_step_kernel(SwiftStep op, Play play) {
+  const int run = static_cast<int>(blockIdx.z), thread = static_cast<int>(threadIdx.x);
+  if (!learns(play, run)) return;
+  const SwiftArrays arrays = swift_arrays(op, play, run);
+  __shared__ SwiftSums parts[row_threads];
+  SwiftSums sums{};
+  for (int64_t i = thread; i < op.count; i += row_threads) swift_measure(arrays, i, sums);
+  parts[thread] = sums;
+  __syncthreads();
+  sums = {};
+  for (int k = 0; k < row_threads; ++k) {
+    sums.rate += parts[k].rate;
+    sums.along += parts[k].along;
+    sums.change += parts[k].change;
+  }
+  for (int64_t i = thread; i < op.count; i += row_threads) {
+    swift_apply(arrays, i, sums);
+    if (!(arrays.w[i] - arrays.w[i] == 0)) *play.at(op.all.alive, run) = 0;  // any thread may say so
+  }
+}
+
 }  // namespace
+
+void swift_step(const Queue& queue, const SwiftStep& op, const Play& play) {
+  launch(queue.stream, swift_step_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(row_threads), op, play);
+}
 
 void measure_steps(const Queue& queue, const MeasureSteps& op, const Play& play) {
   launch(queue.stream, measure_steps_kernel, dim3(static_cast<unsigned>(op.layer.rows), 1, static_cast<unsigned>(play.runs)),

@@ -15,6 +15,12 @@ void td_error(const Queue& queue, const TdError& op, const Play& play) {
   });
 }
 
+void safe_error(const Queue& queue, const SafeError& op, const Play& play) {
+  for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
+    if (learns(play, run)) klopf::safe_error(op, play, run);
+  });
+}
+
 void policy_gradient(const Queue& queue, const PolicyGradient& op, const Play& play) {
   for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
     const double delta = *play.at(op.delta, run), weight = *play.at(op.entropy_weight, run) * ((delta > 0) - (delta < 0));

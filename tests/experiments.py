@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from klopf import checkpoint
+from klopf import checkpoint as checkpoints
 from klopf.experiments.imagenet import MEASURED
 from klopf.experiments.methods import IMAGE_METHODS
 from klopf.experiments.results import Folder, Table
@@ -42,9 +44,34 @@ def contents(folder: Path) -> dict[str, Any]:
         for path in sorted(folder.iterdir())
         if path.name not in ("timings.json", "checkpoint.safetensors")
     }
-    arrays, about = checkpoint.read(folder / "checkpoint.safetensors")
+    arrays, about = checkpoints.read(folder / "checkpoint.safetensors")
     found["checkpoint"] = about, {name: (array.dtype, array.tobytes()) for name, array in arrays.items()}
     return found
+
+
+def killed_and_resumed(words: list[str], folder: Path) -> None:
+    """An experiment killed again and again, each time a moment after a checkpoint, ends with the bytes of one
+    that was not.
+
+    words: its command, which writes into `out` and checkpoints often.
+    """
+    assert klopf(*words, cwd=folder).communicate(timeout=120)[1] == ""
+    expected = contents(folder / "out")
+    (folder / "out").rename(folder / "whole")
+    draw, checkpoint = random.Random(str(words)), folder / "out/checkpoint.safetensors"
+    process, kills = klopf(*words, cwd=folder), 0
+    for _ in range(3):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+        kills += process.returncode != 0
+        process = klopf(words[0], "--resume", "out", cwd=folder)
+    assert process.communicate(timeout=120)[1] == ""
+    assert kills > 0
+    assert contents(folder / "out") == expected
 
 
 def made_up(

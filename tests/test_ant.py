@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import re
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from experiments import contents, klopf
+from experiments import killed_and_resumed, klopf
 from klopf import metrics
 from klopf.cli import main
 from klopf.experiments import ant, walk
@@ -222,7 +219,7 @@ def test_an_environment_that_gives_nan(capsys: pytest.CaptureFixture[str]) -> No
     [
         (
             ["--env", "Aunt"],
-            "klopf: [env] Environment `Aunt` doesn't exist. Did you mean: `Ant`?; klopf's own",
+            "klopf: [env] Environment `Aunt` doesn't exist. Did you mean: `Ant`? (klopf's own",
         ),
         (["--env", "Blackjack-v1"], "[Blackjack-v1] observations must be a Box or Discrete, got Tuple"),
         (["--friction-every", "10"], "klopf: --friction-every is an option of SlipperyAnt, got --env Ant"),
@@ -266,17 +263,22 @@ def test_steps_may_be_written_short(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ({"table": {"measured": 3}}, "klopf: expected a table in out/settings.json"),
         ({"lines": [{"label": "a", "method": "b"}]}, "klopf: out is not the results folder of this"),
+        ({"experiment": "stream"}, "klopf: out is a folder of klopf stream, not of klopf ant"),
+        ({"seeds": [0, 2]}, "klopf: the seeds in out/settings.json are not those that its settings give"),
+        (
+            {"settings": {**settings["settings"], "probe": 51}},
+            "klopf: out/checkpoint.safetensors was written where settings.probe was 50, and settings.json",
+        ),
+        (
+            {"lines": [settings["lines"][0] | {"label": "mine"}]},
+            'was written where lines[0].label was "ppo", and settings.json beside it says "mine"',
+        ),
     ):
         path.write_text(json.dumps(settings | edited))
         command = ["plot", "out"] if "table" in edited else ["ant", "--resume", "out"]
         assert main(command) == 1
         said = capsys.readouterr().err
         assert message in said and said.count("\n") == 1
-
-
-def finished(process: subprocess.Popen[str]) -> None:
-    said = process.communicate(timeout=120)
-    assert process.returncode == 0 and said[0].endswith("\nresults in out\n") and said[1] == ""
 
 
 @pytest.mark.parametrize("env", ["Ant", "SlipperyAnt"])
@@ -287,22 +289,7 @@ def test_killed_in_the_middle_of_a_rollout(env: str, folder: Path, device: str) 
     words += ["--device", device, "--out", "out"]
     if env == "SlipperyAnt":
         words += ["--friction-every", "200", "--friction-of", "all"]
-    finished(klopf(*words, cwd=folder))
-    expected = contents(folder / "out")
-    shutil.rmtree(folder / "out")
-    draw, checkpoint = random.Random(env), folder / "out/checkpoint.safetensors"
-    process = klopf(*words, cwd=folder)
-    for _ in range(3):
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.3))
-        assert process.poll() is None
-        process.kill()
-        process.communicate()
-        process = klopf("ant", "--resume", "out", cwd=folder)
-    finished(process)
-    assert contents(folder / "out") == expected
+    killed_and_resumed(words, folder)
 
 
 def test_what_cannot_be_saved_says_so() -> None:

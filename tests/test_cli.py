@@ -151,7 +151,7 @@ def test_an_unknown_data_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--method bp --noise 0.1", "klopf: --noise is an option of snp, got only bp"),
+        ("--method bp --noise 0.1", "klopf: --noise is an option of snp, \\+noise, got only bp"),
         ("--step-size 0.1 0.1", "klopf: --step-size names 0.1 twice"),
         ("--kernels 3 3", "klopf: [network] expected one of --kernels for each of --channels, got 2 for 1"),
         ("--classes 2 --classes-per-task 3", "klopf: [stream] expected at least 3 classes for a task, got 2"),

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CONSUMER = ROOT / "tests" / "cpp" / "consumer"
-HEADERS = sorted((ROOT / "cpp" / "include" / "klopf").glob("*.hpp"))
+INCLUDE = ROOT / "cpp" / "include"
+HEADERS = sorted(path.relative_to(INCLUDE) for path in INCLUDE.rglob("*.hpp"))
 
 
 def program(*names: str) -> str | None:
@@ -98,11 +99,11 @@ def test_checks_in_cpp(installed: Installed) -> None:
 
 def test_every_header_compiles_alone(installed: Installed, tmp_path: Path) -> None:
     include = installed.prefix / "include"
-    assert sorted(path.name for path in (include / "klopf").iterdir()) == [path.name for path in HEADERS]
+    assert sorted(path.relative_to(include) for path in include.rglob("*.*")) == HEADERS
     sources = []
     for header in HEADERS:
-        sources.append(tmp_path / f"{header.stem}.cpp")
-        sources[-1].write_text(f'#include "klopf/{header.name}"\n' * 2)
+        sources.append(tmp_path / f"{'-'.join(header.parts)}.cpp")
+        sources[-1].write_text(f'#include "{header.as_posix()}"\n' * 2)
     strict = ("-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only")
     run(installed.compiler, *strict, f"-I{include}", *sources)
 

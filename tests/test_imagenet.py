@@ -43,8 +43,12 @@ def test_a_whole_experiment(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     methods = ["linear", "bp", "l2", "snp", "cbp", "scratch"]
     command = ["imagenet", "--out", "out", "--method", *methods, *TINY, "--metrics-every", "2"]
     assert main(command) == 0
-    assert capsys.readouterr().out == "results and figure in out\n"
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[1:-2]] == methods
+    assert said[-2:] == ["means of 2 runs ± one standard error", "results and figure in out"]
     table = pd.read_csv("out/results.csv")
+    tasks = table[table["method"] == "bp"].groupby("task")["accuracy"].mean()
+    assert said[2].split()[1] == f"{100 * tasks[1]:.1f}" and said[2].split()[4] == f"{100 * tasks[3]:.1f}"
     assert list(table.columns) == ["line", "method", "run", "seed", "task", *MEASURED]
     assert len(table) == len(methods) * 2 * 3
     assert table["task"].is_monotonic_increasing

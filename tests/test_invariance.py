@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("device")
 
 SEEDS = [3, 11, 4, 900, 5, 6, 2**63 + 1]
 ROOT = np.random.default_rng(0)
-IMAGES = ROOT.integers(0, 256, (7, 30, 3, 12, 13), dtype=np.uint8)
+IMAGES = ROOT.integers(0, 256, (7, 30, 3, 8, 9), dtype=np.uint8)
 LABELS = ROOT.integers(0, 3, (7, 30))
 PIXELS: dict[str, Any] = {"scale": [0.01, 0.02, 0.015], "offset": -1.5}
 
@@ -45,7 +45,15 @@ OPTIMIZERS = {
     "autostep": lambda: kl.Autostep(step_size=0.01),
     "obgd": lambda: kl.ObGD(),
     "adaptive-obgd": lambda: kl.AdaptiveObGD(scope="layer"),
+    "meta-optimize": lambda: kl.MetaOptimize(scope="unit"),
 }
+# Every optimizer with rules of each kind, and every rule with optimizers of each kind.
+PAIRS = [
+    (rule, optimizer)
+    for rule in RULES
+    for optimizer in OPTIMIZERS
+    if rule in ("none", "redo", "cbp contribution") or optimizer in ("sgd", "idbd-unit")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +76,11 @@ def learner(rule: str, optimizer: str, seeds: list[int]) -> kl.Learner:
         kl.Tanh(),
         kl.Linear(3),
     ]
-    net = kl.Network(layers, input_shape=(3, 12, 13), runs=len(seeds), seeds=seeds)
+    net = kl.Network(layers, input_shape=(3, 8, 9), runs=len(seeds), seeds=seeds)
     return kl.Learner(net, loss="cross_entropy", optimizer=OPTIMIZERS[optimizer](), rules=RULES[rule]())
 
 
-def train(made: kl.Learner, runs: slice = slice(None), epochs: int = 4) -> Any:
+def train(made: kl.Learner, runs: slice = slice(None), epochs: int = 3) -> Any:
     return made.run(IMAGES[runs], LABELS[runs], batch_size=8, epochs=epochs, **PIXELS)
 
 
@@ -83,12 +91,12 @@ def assert_same_state(a: dict[str, Any], b: dict[str, Any]) -> None:
 
 
 def test_every_optimizer_is_here() -> None:
-    assert {type(make()) for make in OPTIMIZERS.values()} == set(kl.optimizers)
+    of_agents = {kl.Intentional, kl.SwiftTD}  # see test_stream
+    assert {type(make()) for make in OPTIMIZERS.values()} == set(kl.optimizers) - of_agents
     assert {type(rule) for make in RULES.values() for rule in make()} == set(kl.rules)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("rule", "optimizer"), PAIRS)
 def test_alone_among_others_and_on_threads(rule: str, optimizer: str) -> None:
     kl.set_threads(1)
     together = learner(rule, optimizer, SEEDS)
@@ -173,15 +181,14 @@ def test_one_sample_is_learned_as_one_of_a_batch_is(momentum: float, decay: floa
     assert_same_state(online.state(), stored.state())
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("rule", "optimizer"), PAIRS)
 def test_saved_and_loaded(rule: str, optimizer: str, tmp_path: Path) -> None:
     whole, first = learner(rule, optimizer, SEEDS), learner(rule, optimizer, SEEDS)
-    train(whole, epochs=4)
+    train(whole, epochs=3)
     train(first, epochs=1)
     first.save(tmp_path / "learner.safetensors")
     second = kl.Learner.load(tmp_path / "learner.safetensors")
-    train(second, epochs=3)
+    train(second, epochs=2)
     assert_same_state(second.state(), whole.state())
 
 

@@ -102,7 +102,7 @@ def test_a_single_value_is_not_swept() -> None:
 @pytest.mark.parametrize(
     ("names", "given", "message"),
     [
-        (["bp", "l2"], {"noise": [0.1]}, "--noise is an option of snp, got only bp, l2"),
+        (["bp", "l2"], {"noise": [0.1]}, "--noise is an option of snp, \\+noise, got only bp, l2"),
         (["bp", "bp"], {}, "--method names bp twice"),
         (["bp"], {"step_size": [0.1, 0.1]}, "--step-size names 0.1 twice"),
     ],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pandas as pd
 import pytest
 
 import klopf as kl
-from experiments import contents, klopf
+from experiments import killed_and_resumed
 from klopf.cli import main
 from klopf.experiments import learners, regression, track
 from klopf.experiments.figure_steps import read_step_sizes
@@ -33,6 +31,7 @@ OPTIMIZERS = {
     "autostep": kl.Autostep,
     "obgd": kl.ObGD,
     "adaptive-obgd": kl.AdaptiveObGD,
+    "meta-optimize": kl.MetaOptimize,
 }
 RULES = {"cbp": kl.ContinualBackprop, "noise": kl.ShrinkAndPerturb, "redo": kl.ReDo}
 REPLACING = ["--replacement-rate", "0.01", "--period", "20"]
@@ -66,8 +65,20 @@ def test_every_method(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.label for line in read_results("out")] == methods
 
 
+def test_runs_that_give_out_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables name them; the picture of step sizes leaves them blank."""
+    words = ["track", "--method", "idbd", "lms", "--meta-step-size", "1", "--examples", "300"]
+    assert main([*words, "--measure-every", "100", "--runs", "3", "--quiet", "--out", "a"]) == 0
+    assert "; idbd lost runs 0 1 2\n" in capsys.readouterr().out
+    (line, other) = read_results("a")
+    assert (line.lost, other.lost) == ([0, 1, 2], [])
+    assert np.isnan(read_step_sizes("a")["idbd"]["0"]).all()
+    assert main(["plot", "a", "--step-sizes", "0"]) == 1
+    assert capsys.readouterr().err == "klopf: all step sizes are zero or not finite\n"
+
+
 def test_methods_are_optimizers_and_rules() -> None:
-    assert len(learners.KINDS) == 6 * 4
+    assert len(learners.KINDS) == len(OPTIMIZERS) * 4
     for name, kind in learners.KINDS.items():
         made: Any = kind()
         assert made.name == name
@@ -89,8 +100,14 @@ def test_picture_of_step_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", "a", "--step-sizes", "2"]) == 0
     assert (Path("a/step_sizes.svg").read_bytes(), Path("a/step_sizes.png").read_bytes()) == first
     assert main(["track", "--method", "lms", *words, "--out", "b"]) == 0
+    assert main(["regression", *words, "--out", "c"]) == 0
     capsys.readouterr()
     for given, message in (
+        (["a", "c"], "a figure of several folders needs --out"),
+        (
+            ["a", "c", "--out", "d.png"],
+            "expected folders of one kind of experiment, got regression and track",
+        ),
         (["a", "--step-sizes", "3"], "--step-sizes must be below 3, the number of runs, got 3"),
         (["a", "--step-sizes", "0", "--bin", "2"], "--step-sizes goes with --out alone, got --bin"),
         (["a", "b", "--step-sizes", "0"], "--step-sizes is of one folder, got 2"),
@@ -169,25 +186,7 @@ def test_killed_and_resumed(name: str, folder: Path) -> None:
     methods = ["--method", "idbd", *(["cbp", "autostep+redo"] if name == "regression" else ["autostep"])]
     words = [name, *methods, *words, "--examples", "200e3", "--runs", "2", "--out", "out", "--quiet"]
     words += ["--no-figure", "--checkpoint-every", "0.01"]
-    said = klopf(*words, cwd=folder).communicate(timeout=120)
-    assert said[1] == ""
-    expected = contents(folder / "out")
-    (folder / "out").rename(folder / "whole")
-    draw, checkpoint = random.Random(name), folder / "out/checkpoint.safetensors"
-    process = klopf(*words, cwd=folder)
-    kills = 0
-    for _ in range(3):
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.1))
-        process.kill()
-        process.communicate()
-        kills += process.returncode != 0
-        process = klopf(name, "--resume", "out", cwd=folder)
-    assert process.communicate(timeout=120)[1] == ""
-    assert kills > 0
-    assert contents(folder / "out") == expected
+    killed_and_resumed(words, folder)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +194,14 @@ def test_killed_and_resumed(name: str, folder: Path) -> None:
     [
         (["track", "--relevant", "21"], "klopf: --relevant must be at most --inputs, got 21 and 20"),
         (["regression", "--held", "21"], "klopf: --held must be at most --bits, got 21 and 20"),
+        (
+            ["regression", "--held", "0", "--flip", "one"],
+            "klopf: --flip one needs a bit that is held, got --held 0",
+        ),
+        (
+            ["regression", "--method", "linear", "--hidden", "9"],
+            "klopf: --hidden is an option of networks, got only linear",
+        ),
         (["track", "--method", "cbp"], "klopf track: --method: expected one of lms, adam, idbd, autostep"),
         (
             ["track", "--method", "lms", "--scope", "unit"],

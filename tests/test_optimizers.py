@@ -10,7 +10,7 @@ import klopf as kl
 import twins
 from reference import optimizers
 from reference.arrays import relative_error
-from reference.step_sizes import RULES
+from reference.step_sizes import ALONG_TRACES, RULES, SwiftTD
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -52,7 +52,8 @@ class Linear:
 
 
 def test_cases_cover_every_optimizer() -> None:
-    assert {optimizer.__name__ for optimizer in kl.optimizers} == {kind for kind, _ in CASES} | set(RULES)
+    known = {kind for kind, _ in CASES} | set(RULES) | set(ALONG_TRACES) | {SwiftTD.__name__}
+    assert {optimizer.__name__ for optimizer in kl.optimizers} == known
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES)

@@ -48,6 +48,22 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "AdaptiveObGD",
         {"step_size": PER_RUN, "kappa": 100 * PER_RUN, "beta2": 1 - PER_RUN, "epsilon": PER_RUN},
     ),
+    *(
+        ("MetaOptimize", {"meta_step_size": 0.02, "weight_decay": 0.1, "scope": scope})
+        for scope in ("unit", "layer", "network")
+    ),
+    (
+        "MetaOptimize",
+        {
+            "step_size": PER_RUN,
+            "meta_step_size": PER_RUN,
+            "beta1": 1 - 5 * PER_RUN,
+            "beta2": 1 - PER_RUN,
+            "epsilon": PER_RUN,
+            "weight_decay": PER_RUN,
+            "discount": 1 - PER_RUN,
+        },
+    ),
 ]
 
 
@@ -261,8 +277,10 @@ def test_a_replaced_unit_begins_anew(case: tuple[str, dict[str, Any]], tmp_path:
                     assert not (value[~mask] == 0).all() or kind == "ObGD", name
                 if name.endswith(f".{after}.weight"):
                     assert (value.transpose(0, 2, 1)[mask] == 0).all(), name
-            if kind in ("IDBD", "Autostep") and options.get("scope", "weight") in ("weight", "unit"):
-                first = np.broadcast_to(options.get("step_size", 0.05), RUNS)[:, None, None]
+            owned = options.get("scope", "network" if kind == "MetaOptimize" else "weight")
+            if kind in ("IDBD", "Autostep", "MetaOptimize") and owned in ("weight", "unit"):
+                default = getattr(kl, kind)().step_size
+                first = np.broadcast_to(options.get("step_size", default), RUNS)[:, None, None]
                 sizes = learner.step_sizes()[f"{layer}.weight"]
                 np.testing.assert_allclose(sizes[mask], np.broadcast_to(first, sizes.shape)[mask], rtol=1e-6)
         if step == 30:
@@ -297,6 +315,12 @@ def test_a_replaced_unit_begins_anew(case: tuple[str, dict[str, Any]], tmp_path:
         ),
         (lambda: kl.AdaptiveObGD(beta2=1), r"\[AdaptiveObGD\] beta2 must be in \[0, 1\), got 1"),
         (lambda: kl.ObGD(kappa=-1), r"\[ObGD\] kappa must be in \[0, infinity\), got -1"),
+        (
+            lambda: kl.MetaOptimize(scope="weight"),
+            r"\[MetaOptimize\] scope must be one of network, layer, unit, got \"weight\"",
+        ),
+        (kl.SwiftTD, r"\[SwiftTD\] is of temporal-difference errors and traces: for a StreamAgent"),
+        (kl.Intentional, r"\[Intentional\] is of temporal-difference errors and traces: for a StreamAgent"),
     ],
 )
 def test_mistakes(make: Any, message: str) -> None:

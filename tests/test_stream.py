@@ -14,7 +14,7 @@ import klopf as kl
 import test_step_sizes
 import twins
 from reference.arrays import relative_error
-from reference.step_sizes import RULES, TraceLearner
+from reference.step_sizes import ALONG_TRACES, RULES, SwiftTD, TraceLearner
 
 INPUTS, ACTIONS = 5, 3
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
@@ -24,6 +24,8 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "AdaptiveObGD": kl.AdaptiveObGD,
     "IDBD": lambda: kl.IDBD(step_size=1e-3, meta_step_size=1e-3),
     "Autostep": lambda: kl.Autostep(step_size=1e-3),
+    "MetaOptimize": kl.MetaOptimize,
+    "Intentional": lambda: kl.Intentional(step_size=0.05, normalise_error=True),
     "SGD": lambda: kl.SGD(step_size=1e-3),
     "Adam": lambda: kl.Adam(step_size=1e-3),
 }
@@ -43,13 +45,14 @@ def agent(
 ) -> kl.StreamAgent:
     outputs = {"ac": 1, "ac-discrete": 1, "td": 1}.get(method, ACTIONS)
     policy = {"ac": 2 * ACTIONS, "ac-discrete": ACTIONS}.get(method)
+    made_optimizer = OPTIMIZERS.get(optimizer) or getattr(kl, optimizer)
     return kl.StreamAgent(
         policy and network(seeds, policy, 1, inputs),
         network(seeds, outputs, 0, inputs),
         method=method.removesuffix("-discrete"),
         distribution="categorical" if method == "ac-discrete" else None,
-        optimizer=OPTIMIZERS[optimizer]() if policy else None,
-        value_optimizer=OPTIMIZERS[optimizer](),
+        optimizer=made_optimizer() if policy else None,
+        value_optimizer=made_optimizer(),
         **{**({} if policy or method == "td" else EXPLORING), **settings},
     )
 
@@ -162,7 +165,35 @@ def test_step_is_learn_with_what_was_seen(method: str) -> None:
                 assert relative_error(theirs[name], ours[name]) < 1e-5, (step, name)
 
 
-@pytest.mark.parametrize("case", test_step_sizes.CASES, ids=test_step_sizes.named)
+TRACE_CASES: list[tuple[str, dict[str, Any]]] = [
+    ("Intentional", {}),
+    *(("Intentional", {"step_size": 0.02, "scope": scope}) for scope in ("layer", "unit")),
+    ("Intentional", {"step_size": 0.05, "normalise_error": True}),
+    (
+        "Intentional",
+        {
+            "step_size": test_step_sizes.PER_RUN,
+            "beta2": 1 - test_step_sizes.PER_RUN,
+            "clip": 10 * test_step_sizes.PER_RUN,
+            "clip_decay": 1 - test_step_sizes.PER_RUN,
+        },
+    ),
+]
+
+
+@pytest.mark.usefixtures("device")
+def test_traces_that_never_fade() -> None:
+    for optimizer in OPTIMIZERS:
+        made = agent([3], optimizer=optimizer, discount=1.0, trace_decay=1.0)
+        live(made, [3], range(20))
+        assert np.isfinite(made.value.state_dict()["0.weight"]).all(), optimizer
+
+
+def test_trace_cases_cover_every_rule() -> None:
+    assert {kind for kind, _ in TRACE_CASES} == set(ALONG_TRACES)
+
+
+@pytest.mark.parametrize("case", [*test_step_sizes.CASES, *TRACE_CASES], ids=test_step_sizes.named)
 @pytest.mark.usefixtures("device")
 def test_step_size_rules_along_traces(case: tuple[str, dict[str, Any]]) -> None:
     """TD(lambda) with every rule against NumPy: a hundred steps; fewer of those that take large ones."""
@@ -182,12 +213,12 @@ def test_step_size_rules_along_traces(case: tuple[str, dict[str, Any]]) -> None:
         None, net, method="td", value_optimizer=getattr(kl, kind)(**options), discount=0.9, trace_decay=0.8
     )
     references = [
-        TraceLearner(one, RULES[kind](**twins.option_of_run(options, run)), 0.9, 0.8)
+        TraceLearner(one, {**RULES, **ALONG_TRACES}[kind](**twins.option_of_run(options, run)), 0.9, 0.8)
         for run, one in enumerate(twins.reference_networks(layers, (INPUTS,), state))
     ]
     rng = np.random.default_rng(3)
     x = rng.normal(size=(runs, INPUTS)).astype(np.float32)
-    for _ in range({"ObGD": 10, "AdaptiveObGD": 20}.get(kind, 100)):
+    for _ in range({"ObGD": 10, "AdaptiveObGD": 20, "Intentional": 10}.get(kind, 100)):
         following = rng.normal(size=(runs, INPUTS)).astype(np.float32)
         rewards, ends = rng.normal(size=runs), rng.random(runs) < 0.1
         found = made.learn(x, None, rewards, following, ends)
@@ -201,6 +232,71 @@ def test_step_size_rules_along_traces(case: tuple[str, dict[str, Any]]) -> None:
     for run, twin in enumerate(references):
         for name, value in twin.network.parameters().items():
             assert relative_error(weights[name][run], value) < 1e-4, (run, name)
+
+
+SWIFT: list[dict[str, Any]] = [
+    {},
+    {"step_size": 0.03, "meta_step_size": 0.01, "bound": 0.2, "decay": 0.9},
+    {"bound": 0.5, "step_size": 0.005},
+    {"step_size": test_step_sizes.PER_RUN, "bound": 5 * test_step_sizes.PER_RUN, "decay": np.full(3, 0.99)},
+]
+
+
+@pytest.mark.parametrize("trace_decay", [0.0, 0.95])
+@pytest.mark.parametrize("options", SWIFT, ids=range(len(SWIFT)))
+@pytest.mark.parametrize("ends", [0.0, 0.1])
+@pytest.mark.usefixtures("device")
+def test_swift_td(
+    options: dict[str, Any], trace_decay: float, ends: float, tmp_path: Path, device: str
+) -> None:
+    """Three hundred steps against NumPy; an input is now and then zero.  Saved and loaded on the way."""
+    runs, rng = 3, np.random.default_rng(6)
+    net = kl.Network([kl.Linear(1)], (INPUTS,), runs=runs)
+    net.reset([-1], to="zero")
+    made = kl.StreamAgent(
+        None,
+        net,
+        method="td",
+        value_optimizer=kl.SwiftTD(**options),
+        discount=0.9,
+        trace_decay=trace_decay,
+        normalise_observations=False,
+        scale_rewards=False,
+    )
+    twins_of = [
+        SwiftTD(INPUTS + 1, 0.9, trace_decay, **twins.option_of_run(options, run)) for run in range(runs)
+    ]
+
+    def draw() -> Any:
+        return rng.normal(size=(runs, INPUTS)) * (rng.random((runs, INPUTS)) < 0.8)
+
+    def features(run: int, x: Any) -> Any:
+        return np.append(x[run].astype(np.float32), 1.0)  # the bias is a weight
+
+    x = draw()
+    made.begin(x)
+    for run, twin in enumerate(twins_of):
+        twin.see(features(run, x))
+    for step in range(300):
+        if step == 150:
+            made.save(tmp_path / "agent")
+            made = kl.StreamAgent.load(tmp_path / "agent", device=device)
+            net = made.value
+        rewards, ended, x = x[:, 0] + 0.5 * rng.normal(size=runs), rng.random(runs) < ends, draw()
+        found = made.step(x, rewards, ended, np.zeros(runs, bool))
+        for run, twin in enumerate(twins_of):
+            if ended[run]:
+                twin.end(rewards[run])
+            twin.see(features(run, x), 0.0 if ended[run] else rewards[run])
+            np.testing.assert_allclose(found[run], twin.w @ features(run, x), rtol=1e-4, atol=1e-4)
+    assert made.alive.all()
+    sizes = made.step_sizes()
+    for run, twin in enumerate(twins_of):
+        weights = np.append(net.state_dict()["0.weight"][run, 0], net.state_dict()["0.bias"][run])
+        found = np.append(sizes["value.0.weight"][run, 0], sizes["value.0.bias"][run])
+        assert relative_error(weights, twin.w) < 1e-4
+        assert relative_error(np.log(found), twin.learned) < 1e-4
+    assert len({round(float(size), 6) for size in sizes["value.0.weight"].ravel()}) > runs
 
 
 @pytest.mark.parametrize("truncation", ["terminal", "bootstrap"])
@@ -387,6 +483,10 @@ def test_mistakes() -> None:
             )
     for bad, message in (
         ((np.full((2, INPUTS), np.nan), zeros, yes, yes), r"\[step\] observation must be finite, got nan"),
+        (
+            (-1e31 * ones, zeros, yes, yes),
+            r"\[stream\] observations must be at most 1e30 in size, got -1e\+31",
+        ),
         ((ones, np.full(2, np.inf), yes, yes), r"\[step\] reward must be finite, got inf"),
         ((ones, zeros, zeros, yes), r"\[step\] terminated must be booleans of shape \[2\], got float64"),
     ):
@@ -403,6 +503,8 @@ def test_mistakes() -> None:
         (lambda: agent([3], "td", entropy=0.1), 'entropy is an option of ac, got method="td"'),
         (lambda: agent([3], reward_trace="never"), "reward_trace must be one of reference, episode"),
         (lambda: agent([3], time_limit=-1), "time_limit must be at least 1, got -1"),
+        (lambda: agent([3], "td", "SwiftTD"), r"\[SwiftTD\] is of linear networks: of one Linear layer"),
+        (lambda: agent([3], "ac", "SwiftTD"), "SwiftTD is of values, and no policy's"),
         (lambda: agent([3], inputs=1, time_limit=5), "the networks have one input more than an observation"),
         (
             lambda: kl.StreamAgent(None, network([3], 2, 0), method="q", optimizer=kl.ObGD()),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import contents, klopf
+from experiments import killed_and_resumed
 from klopf.cli import main
 from klopf.experiments import acting, stream_agents, streams, walk
 from klopf.experiments.results import LineResults, read_results
@@ -150,24 +148,7 @@ def test_returns_are_those_of_the_episodes() -> None:
 def test_killed_and_resumed(folder: Path) -> None:
     words = ["stream", "--env", "Hopper", *TINY, "--steps", "3000", "--measure-every", "900", "--quiet"]
     words += ["--checkpoint-every", "0.01", "--no-figure", "--out", "out"]
-    assert klopf(*words, cwd=folder).communicate(timeout=120)[1] == ""
-    expected = contents(folder / "out")
-    (folder / "out").rename(folder / "whole")
-    draw, checkpoint = random.Random(1), folder / "out/checkpoint.safetensors"
-    process = klopf(*words, cwd=folder)
-    kills = 0
-    for _ in range(3):
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.1))
-        process.kill()
-        process.communicate()
-        kills += process.returncode != 0
-        process = klopf("stream", "--resume", "out", cwd=folder)
-    assert process.communicate(timeout=120)[1] == ""
-    assert kills > 0
-    assert contents(folder / "out") == expected
+    killed_and_resumed(words, folder)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +157,10 @@ def test_killed_and_resumed(folder: Path) -> None:
         (["--agent", "q"], "klopf: --agent q chooses among actions; these are continuous: --agent ac"),
         (["--agent", "ac", "--epsilon", "0.5"], "klopf: --epsilon is an option of q, sarsa, got only ac"),
         (["--env", "Aunt"], "klopf: [env] Environment `Aunt` doesn't exist."),
-        (["--beta2", "0.9"], "klopf: --beta2 is an option of ac+adaptive-obgd, ac+adam, "),
+        (
+            ["--beta2", "0.9"],
+            "klopf: --beta2 is an option of +adaptive-obgd, +intentional, +adam, +meta-optimize, got only ac",
+        ),
         (["--discount", "1.5"], "klopf: [stream] discount must be in [0, 1], got 1.5"),
         (
             ["--agent", "dqn"],

@@ -166,7 +166,7 @@ const char* learner_doc = R"(A network that learns: loss, optimizer, then rules,
 Args:
     network: what learns; shared, not copied
     loss: "cross_entropy", "mse", "squared_error", or ClippedPolicy(...)
-    optimizer: one of klopf.optimizers: SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD
+    optimizer: one of klopf.optimizers: SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize
     rules: ContinualBackprop, ShrinkAndPerturb, ... in order
     max_gradient_norm: longer gradients of a batch are made as long as this; None: no limit
 
@@ -197,7 +197,8 @@ Args:
 
 const char* step_sizes_doc = R"(Every weight's step size, named and shaped like state_dict(), where they follow from what is learned.
 
-ObGD's and AdaptiveObGD's are those of the last step, after the bound; with scope="weight", before it.
+ObGD's and AdaptiveObGD's are those of the last step, after the bound; with scope="weight", before it. Of AdaptiveObGD,
+MetaOptimize and Intentional they are before gradients are divided by their root mean square.
 
 Raises:
     klopf.Error: the optimizer has one step size for all weights)";

@@ -234,6 +234,27 @@ const char* adaptive_obgd_doc = R"(ObGD along the gradient over the root of its 
 
 Each number may be an array [R].)";
 
+const char* meta_optimize_doc =
+    R"(AdamW whose step sizes are chosen for the sum of discounted later losses (Sharifnassab, Salehkaleybar and Sutton 2025).
+
+m-hat and v-hat are Adam's moments. w <- (1 - alpha lambda) w - alpha m-hat / (sqrt(v-hat) + epsilon); the log of alpha moves
+by `meta_step_size`, the way that Lion has it, along sum h g over what `scope` names; then h <- gamma (1 - alpha lambda) h +
+alpha g / (sqrt(v-hat) + epsilon). Each number may be an array [R].)";
+
+const char* intentional_doc = R"(Updates that are to take away a share of the error (Sharifnassab et al. 2026); of streaming agents alone.
+
+w <- w + step delta' e / r, where e is a weight's trace, r the root of its gradients' running mean square, and
+step = eta / sqrt(sigma sum e^2 / r) with sigma the running mean of sum g^2 / r; delta' is the error, at most `clip` times the root
+of its own mean square; of policies also over its mean magnitude. Each number may be an array [R].)";
+
+const char* swift_td_doc =
+    R"(True online TD(lambda) with a step size of every weight and a bound on the rate of learning (Javed, Sharifnassab and
+Sutton 2024); of values of streaming agents that are linear: one Linear layer.
+
+Step sizes follow as in IDBD, but with all that true online traces carry on, and are at most `bound`; where the sum of step
+sizes times squared inputs is above it, the step is made smaller by as much, and the step sizes of these inputs decay. Each
+number may be an array [R].)";
+
 const char* continual_backprop_doc = R"(Selective reinitialisation of the least useful units (Dohare et al., Nature 2024).
 
 After every update each hidden layer's units age and their running utility is updated; a share of those older
@@ -286,7 +307,10 @@ void bind_specs(py::module_& m) {
       bind<IDBD>(m, "IDBD", idbd_doc),
       bind<Autostep>(m, "Autostep", autostep_doc),
       bind<ObGD>(m, "ObGD", obgd_doc),
-      bind<AdaptiveObGD>(m, "AdaptiveObGD", adaptive_obgd_doc));
+      bind<AdaptiveObGD>(m, "AdaptiveObGD", adaptive_obgd_doc),
+      bind<MetaOptimize>(m, "MetaOptimize", meta_optimize_doc),
+      bind<Intentional>(m, "Intentional", intentional_doc),
+      bind<SwiftTD>(m, "SwiftTD", swift_td_doc));
   m.attr("rules") = py::make_tuple(
       bind<ContinualBackprop>(m, "ContinualBackprop", continual_backprop_doc),
       bind<ReDo>(m, "ReDo", redo_doc),

@@ -27,12 +27,14 @@ __all__: list[str] = [
     "Evaluation",
     "Flatten",
     "History",
+    "Intentional",
     "LayerNorm",
     "LeakyReLU",
     "Learner",
     "Linear",
     "LogStd",
     "MaxPool2d",
+    "MetaOptimize",
     "Network",
     "ObGD",
     "PPOUpdate",
@@ -42,6 +44,7 @@ __all__: list[str] = [
     "Sigmoid",
     "Step",
     "StreamAgent",
+    "SwiftTD",
     "Tanh",
     "advantages",
     "devices",
@@ -314,6 +317,196 @@ class ClippedPolicy:
     def entropy(self) -> float | list[float]:
         """
         weight of the entropy that is added to what is maximised
+        """
+
+class SwiftTD:
+    """
+    True online TD(lambda) with a step size of every weight and a bound on the rate of learning (Javed, Sharifnassab and
+    Sutton 2024); of values of streaming agents that are linear: one Linear layer.
+
+    Step sizes follow as in IDBD, but with all that true online traces carry on, and are at most `bound`; where the sum of step
+    sizes times squared inputs is above it, the step is made smaller by as much, and the step sizes of these inputs decay. Each
+    number may be an array [R].
+
+    Args:
+        step_size: alpha_0, where every step size begins
+        meta_step_size: theta
+        bound: eta: of a step size, and of the rate of learning, the sum of step sizes times squared inputs
+        decay: of step sizes where that sum is above its bound, for an input of one, in (0, 1]
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        step_size: _PerRun = 0.01,
+        meta_step_size: _PerRun = 0.001,
+        bound: _PerRun = 0.1,
+        decay: _PerRun = 0.999,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def bound(self) -> float | list[float]:
+        """
+        eta: of a step size, and of the rate of learning, the sum of step sizes times squared inputs
+        """
+    @property
+    def decay(self) -> float | list[float]:
+        """
+        of step sizes where that sum is above its bound, for an input of one, in (0, 1]
+        """
+    @property
+    def meta_step_size(self) -> float | list[float]:
+        """
+        theta
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        alpha_0, where every step size begins
+        """
+
+class Intentional:
+    """
+    Updates that are to take away a share of the error (Sharifnassab et al. 2026); of streaming agents alone.
+
+    w <- w + step delta' e / r, where e is a weight's trace, r the root of its gradients' running mean square, and
+    step = eta / sqrt(sigma sum e^2 / r) with sigma the running mean of sum g^2 / r; delta' is the error, at most `clip` times the root
+    of its own mean square; of policies also over its mean magnitude. Each number may be an array [R].
+
+    Args:
+        step_size: eta: the share of an error that a step is to take away; of a policy how far a step is to go
+        beta2: decay of the mean square of gradients, in [0, 1)
+        clip: errors count for at most so many times the root of their mean square
+        clip_decay: decay of that mean, and of the mean error, in [0, 1)
+        normalise_error: divide errors by their mean magnitude, as of policies
+        scope: whose step is meant: the "network"'s, a "layer"'s or a "unit"'s
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        step_size: _PerRun = 0.5,
+        beta2: _PerRun = 0.999,
+        clip: _PerRun = 20.0,
+        clip_decay: _PerRun = 0.9998,
+        normalise_error: bool = False,
+        scope: str = "network",
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def beta2(self) -> float | list[float]:
+        """
+        decay of the mean square of gradients, in [0, 1)
+        """
+    @property
+    def clip(self) -> float | list[float]:
+        """
+        errors count for at most so many times the root of their mean square
+        """
+    @property
+    def clip_decay(self) -> float | list[float]:
+        """
+        decay of that mean, and of the mean error, in [0, 1)
+        """
+    @property
+    def normalise_error(self) -> bool:
+        """
+        divide errors by their mean magnitude, as of policies
+        """
+    @property
+    def scope(self) -> str:
+        """
+        whose step is meant: the "network"'s, a "layer"'s or a "unit"'s
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        eta: the share of an error that a step is to take away; of a policy how far a step is to go
+        """
+
+class MetaOptimize:
+    """
+    AdamW whose step sizes are chosen for the sum of discounted later losses (Sharifnassab, Salehkaleybar and Sutton 2025).
+
+    m-hat and v-hat are Adam's moments. w <- (1 - alpha lambda) w - alpha m-hat / (sqrt(v-hat) + epsilon); the log of alpha moves
+    by `meta_step_size`, the way that Lion has it, along sum h g over what `scope` names; then h <- gamma (1 - alpha lambda) h +
+    alpha g / (sqrt(v-hat) + epsilon). Each number may be an array [R].
+
+    Args:
+        step_size: alpha_0, where every step size begins
+        meta_step_size: by which the logarithm of a step size changes at each step
+        beta1: decay of the first moment, in [0, 1)
+        beta2: decay of the second moment, in [0, 1)
+        epsilon: added to the root of the second moment
+        weight_decay: lambda: weights also move by -alpha lambda w (biases included)
+        discount: gamma of later losses, for which step sizes are chosen, in [0, 1]
+        scope: who owns a step size: the "network", a "layer" or a "unit"
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        step_size: _PerRun = 0.001,
+        meta_step_size: _PerRun = 0.001,
+        beta1: _PerRun = 0.9,
+        beta2: _PerRun = 0.999,
+        epsilon: _PerRun = 1e-08,
+        weight_decay: _PerRun = 0.0,
+        discount: _PerRun = 0.9999,
+        scope: str = "network",
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def beta1(self) -> float | list[float]:
+        """
+        decay of the first moment, in [0, 1)
+        """
+    @property
+    def beta2(self) -> float | list[float]:
+        """
+        decay of the second moment, in [0, 1)
+        """
+    @property
+    def discount(self) -> float | list[float]:
+        """
+        gamma of later losses, for which step sizes are chosen, in [0, 1]
+        """
+    @property
+    def epsilon(self) -> float | list[float]:
+        """
+        added to the root of the second moment
+        """
+    @property
+    def meta_step_size(self) -> float | list[float]:
+        """
+        by which the logarithm of a step size changes at each step
+        """
+    @property
+    def scope(self) -> str:
+        """
+        who owns a step size: the "network", a "layer" or a "unit"
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        alpha_0, where every step size begins
+        """
+    @property
+    def weight_decay(self) -> float | list[float]:
+        """
+        lambda: weights also move by -alpha lambda w (biases included)
         """
 
 class AdaptiveObGD:
@@ -978,7 +1171,7 @@ class Learner:
     Args:
         network: what learns; shared, not copied
         loss: "cross_entropy", "mse", "squared_error", or ClippedPolicy(...)
-        optimizer: one of klopf.optimizers: SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD
+        optimizer: one of klopf.optimizers: SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize
         rules: ContinualBackprop, ShrinkAndPerturb, ... in order
         max_gradient_norm: longer gradients of a batch are made as long as this; None: no limit
 
@@ -990,7 +1183,7 @@ class Learner:
         network: Network,
         *,
         loss: str | ClippedPolicy,
-        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD,
+        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD | MetaOptimize | Intentional | SwiftTD,
         rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb] = [],
         max_gradient_norm: numpy.typing.ArrayLike | None = None,
     ) -> None: ...
@@ -1097,7 +1290,8 @@ class Learner:
         """
         Every weight's step size, named and shaped like state_dict(), where they follow from what is learned.
 
-        ObGD's and AdaptiveObGD's are those of the last step, after the bound; with scope="weight", before it.
+        ObGD's and AdaptiveObGD's are those of the last step, after the bound; with scope="weight", before it. Of AdaptiveObGD,
+        MetaOptimize and Intentional they are before gradients are divided by their root mean square.
 
         Raises:
             klopf.Error: the optimizer has one step size for all weights
@@ -1160,7 +1354,7 @@ class PPO:
         value: Network,
         *,
         loss: ClippedPolicy,
-        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD,
+        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD | MetaOptimize | Intentional | SwiftTD,
         rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb] = [],
         steps: typing.SupportsIndex = 2048,
         epochs: typing.SupportsIndex = 10,
@@ -1295,8 +1489,16 @@ class StreamAgent:
         *,
         method: str,
         distribution: str,
-        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD,
-        value_optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD,
+        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD | MetaOptimize | Intentional | SwiftTD,
+        value_optimizer: SGD
+        | Adam
+        | IDBD
+        | Autostep
+        | ObGD
+        | AdaptiveObGD
+        | MetaOptimize
+        | Intentional
+        | SwiftTD,
         rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb],
         discount: numpy.typing.ArrayLike,
         trace_decay: numpy.typing.ArrayLike,
@@ -1490,14 +1692,17 @@ layers: tuple[
     type[LogStd],
 ] = (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LayerNorm, LogStd)
 losses: tuple[str, ...] = ("cross_entropy", "mse", "squared_error")
-optimizers: tuple[type[SGD], type[Adam], type[IDBD], type[Autostep], type[ObGD], type[AdaptiveObGD]] = (
-    SGD,
-    Adam,
-    IDBD,
-    Autostep,
-    ObGD,
-    AdaptiveObGD,
-)
+optimizers: tuple[
+    type[SGD],
+    type[Adam],
+    type[IDBD],
+    type[Autostep],
+    type[ObGD],
+    type[AdaptiveObGD],
+    type[MetaOptimize],
+    type[Intentional],
+    type[SwiftTD],
+] = (SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD)
 rules: tuple[type[ContinualBackprop], type[ReDo], type[ShrinkAndPerturb]] = (
     ContinualBackprop,
     ReDo,

@@ -12,7 +12,17 @@ from klopf import _core
 from klopf.network import Network
 
 Rule = _core.ContinualBackprop | _core.ReDo | _core.ShrinkAndPerturb
-Optimizer = _core.SGD | _core.Adam | _core.IDBD | _core.Autostep | _core.ObGD | _core.AdaptiveObGD
+Optimizer = (
+    _core.SGD
+    | _core.Adam
+    | _core.IDBD
+    | _core.Autostep
+    | _core.ObGD
+    | _core.AdaptiveObGD
+    | _core.MetaOptimize
+    | _core.Intentional
+    | _core.SwiftTD
+)
 Loss = str | _core.ClippedPolicy
 PerRun = float | Sequence[float] | NDArray[Any]  # one number, or one for each run
 

@@ -83,6 +83,50 @@ struct AdaptiveObGD {
   }
 };
 
-using Optimizer = std::variant<SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD>;
+struct MetaOptimize {
+  PerRun step_size = 0.001, meta_step_size = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0.0, discount = 0.9999;
+  std::string scope = "network";
+  template <class F>
+  static void fields(F&& f) {
+    using C = MetaOptimize;
+    f("step_size", &C::step_size, "alpha_0, where every step size begins");
+    f("meta_step_size", &C::meta_step_size, "by which the logarithm of a step size changes at each step");
+    f("beta1", &C::beta1, "decay of the first moment, in [0, 1)");
+    f("beta2", &C::beta2, "decay of the second moment, in [0, 1)");
+    f("epsilon", &C::epsilon, "added to the root of the second moment");
+    f("weight_decay", &C::weight_decay, "lambda: weights also move by -alpha lambda w (biases included)");
+    f("discount", &C::discount, "gamma of later losses, for which step sizes are chosen, in [0, 1]");
+    f("scope", &C::scope, "who owns a step size: the \"network\", a \"layer\" or a \"unit\"");
+  }
+};
+
+struct Intentional {
+  PerRun step_size = 0.5, beta2 = 0.999, clip = 20.0, clip_decay = 0.9998;
+  bool normalise_error = false;
+  std::string scope = "network";
+  template <class F>
+  static void fields(F&& f) {
+    using C = Intentional;
+    f("step_size", &C::step_size, "eta: the share of an error that a step is to take away; of a policy how far a step is to go");
+    f("beta2", &C::beta2, "decay of the mean square of gradients, in [0, 1)");
+    f("clip", &C::clip, "errors count for at most so many times the root of their mean square");
+    f("clip_decay", &C::clip_decay, "decay of that mean, and of the mean error, in [0, 1)");
+    f("normalise_error", &C::normalise_error, "divide errors by their mean magnitude, as of policies");
+    f("scope", &C::scope, "whose step is meant: the \"network\"'s, a \"layer\"'s or a \"unit\"'s");
+  }
+};
+
+struct SwiftTD {
+  PerRun step_size = 0.01, meta_step_size = 1e-3, bound = 0.1, decay = 0.999;
+  template <class F>
+  static void fields(F&& f) {
+    f("step_size", &SwiftTD::step_size, "alpha_0, where every step size begins");
+    f("meta_step_size", &SwiftTD::meta_step_size, "theta");
+    f("bound", &SwiftTD::bound, "eta: of a step size, and of the rate of learning, the sum of step sizes times squared inputs");
+    f("decay", &SwiftTD::decay, "of step sizes where that sum is above its bound, for an input of one, in (0, 1]");
+  }
+};
+
+using Optimizer = std::variant<SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD>;
 
 }  // namespace klopf

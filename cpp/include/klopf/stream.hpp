@@ -72,6 +72,7 @@ class StreamAgent {
   void update(const Plays& plays);
   void look(Plays& plays, int run) const;
   void act(const Plays& plays) const;
+  void check_size(const double* observations, int64_t count) const;
   void see(int run, const double* observation, float* out);
   void prepare(int run, double reward, bool terminal, bool ends);
   std::vector<float> actions() const;

@@ -14,6 +14,8 @@ namespace klopf {
 struct Shared {
   Ref<double> delta;  // temporal-difference error
   Ref<double> decay;  // of traces, before the gradient of this step
+  Ref<double> fade;   // the same while an episode goes on
+  Ref<int32_t> cut;   // whether traces begin with this step
   Ref<int32_t> alive,
       active;  // cleared when a number is no longer finite; and as it was when a step began, for devices that play all runs at once
 };

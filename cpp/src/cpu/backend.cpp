@@ -21,9 +21,11 @@ class CpuBackend final : public Backend {
   void policy_loss(const PolicyLoss& op, const Play& play) override { cpu::policy_loss(op, play); }
   void draw_action(const DrawAction& op, const Play& play) override { cpu::draw_action(op, play); }
   void curvature_probe(const CurvatureProbe& op, const Play& play) override { cpu::curvature_probe(op, play); }
+  void swift_step(const SwiftStep& op, const Play& play) override { cpu::swift_step(op, play); }
   void own_steps(const OwnSteps& op, const Play& play) override { cpu::own_steps(op, play); }
   void bound_steps(const BoundSteps& op, const Play& play) override { cpu::bound_steps(op, play); }
   void td_error(const TdError& op, const Play& play) override { cpu::td_error(op, play); }
+  void safe_error(const SafeError& op, const Play& play) override { cpu::safe_error(op, play); }
   void policy_gradient(const PolicyGradient& op, const Play& play) override { cpu::policy_gradient(op, play); }
   void choose_action(const ChooseAction& op, const Play& play) override { cpu::choose_action(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }

@@ -4,6 +4,7 @@
 #include "cpu/units.hpp"
 #include "rules/curvature.hpp"
 #include "rules/owners.hpp"
+#include "rules/swift_td.hpp"
 
 namespace klopf::cpu {
 
@@ -14,6 +15,16 @@ void curvature_probe(const CurvatureProbe& op, const Play& play) {
   const double scale = std::sqrt(1.0 / batch.total);
   for (int b = 0; b < batch.count; ++b, output += op.outputs, probe += op.outputs)
     curvature_probe(op.kind, output, op.outputs, *play.at(op.seed), *play.at(op.step), batch.first + b, scale, probe);
+}
+
+void swift_step(const SwiftStep& op, const Play& play) {
+  const SwiftArrays arrays = swift_arrays(op, play, 0);
+  SwiftSums sums{};
+  for (int64_t i = 0; i < op.count; ++i) swift_measure(arrays, i, sums);
+  for (int64_t i = 0; i < op.count; ++i) {
+    swift_apply(arrays, i, sums);
+    if (!std::isfinite(arrays.w[i])) *play.at(op.all.alive) = 0;
+  }
 }
 
 void own_steps(const OwnSteps& op, const Play& play) {

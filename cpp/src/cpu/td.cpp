@@ -15,6 +15,8 @@ void td_error(const TdError& op, const Play& play) {
   *play.at(op.active) = *play.at(op.alive);
 }
 
+void safe_error(const SafeError& op, const Play& play) { klopf::safe_error(op, play, 0); }
+
 void policy_gradient(const PolicyGradient& op, const Play& play) {
   const double delta = *play.at(op.delta), weight = *play.at(op.entropy_weight) * ((delta > 0) - (delta < 0));
   klopf::policy_gradient(op.distribution, play.at(op.output), op.outputs, play.at(op.action), weight, play.at(op.grad_output));

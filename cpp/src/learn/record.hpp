@@ -24,7 +24,8 @@ struct Recording {
   std::vector<Ref<uint8_t>> replaced;                 // of each unit group, where a rule replaces units
   struct Traces {
     Ref<float> values;
-    Ref<double> delta;
+    Ref<double> delta, decay, fade;  // decay: of traces before this gradient; fade: while an episode goes on
+    Ref<int32_t> cut;                // whether they begin with this gradient
   };
   std::optional<Traces> traces;         // of gradients, along which weights move
   std::optional<StepSizes> step_sizes;  // where they follow from what is learned
@@ -59,6 +60,9 @@ void record_one(const IDBD& optimizer, Recording& recording);
 void record_one(const Autostep& optimizer, Recording& recording);
 void record_one(const ObGD& optimizer, Recording& recording);
 void record_one(const AdaptiveObGD& optimizer, Recording& recording);
+void record_one(const MetaOptimize& optimizer, Recording& recording);
+void record_one(const Intentional& optimizer, Recording& recording);
+void record_one(const SwiftTD& optimizer, Recording& recording);
 bool needs_curvature(const Optimizer& optimizer);
 // Rows of all layers with weights, in the order of the parameters.
 std::vector<StepLayer> step_layers(const Network& network);

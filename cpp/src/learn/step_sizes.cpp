@@ -35,7 +35,8 @@ StepSizes begin(const std::string& owner, StepRule rule, const std::string& scop
   all.grads = r.traces ? r.traces->values : r.tape.grads;
   if (r.traces) {
     all.delta = r.traces->delta;
-    if (rule == StepRule::idbd || rule == StepRule::autostep) all.now = r.tape.grads;
+    const bool looks = rule != StepRule::obgd && rule != StepRule::adaptive_obgd && rule != StepRule::meta_optimize;
+    if (looks) all.now = r.tape.grads;
   } else {
     all.curvature = r.tape.curvatures;
   }
@@ -60,6 +61,10 @@ Ref<float> for_each_owner(Recording& r, const StepSizes& all, const std::string&
   r.layout.slot("optimizer." + name).cleared_on_restart = true;
   if (all.scope == Scope::unit) r.unit_state.push_back({{ref.space, ref.offset}});
   return ref;
+}
+
+void expect_traces(const std::string& owner, const Recording& r) {
+  if (!r.traces) throw Error("[" + owner + "] is of temporal-difference errors and traces: for a StreamAgent, not a Learner");
 }
 
 void own(const StepSizes& all, Recording& r) {
@@ -159,6 +164,83 @@ void record_one(const AdaptiveObGD& o, Recording& r) {
     bound(all, all.scope, r);
   }
   for_layers<ApplySteps>(all, r);
+}
+
+void record_one(const MetaOptimize& o, Recording& r) {
+  static_cast<void>(choice("MetaOptimize", "scope", o.scope, {"network", "layer", "unit"}));
+  StepSizes all = begin("MetaOptimize", StepRule::meta_optimize, o.scope, r);
+  all.trace = for_each_weight<float>(r, "trace");
+  all.first = for_each_weight<float>(r, "first_moment");
+  all.first_count = for_each_weight<float>(r, "first_counted");
+  all.scale = for_each_weight<float>(r, "second_moment");
+  all.count = for_each_weight<float>(r, "second_counted");
+  all.owner_log_step = for_each_owner(r, all, "log_step");
+  all.owner_scale = for_each_owner(r, all, "meta_gradient");
+  all.step_size = r.number("MetaOptimize", "step_size", o.step_size, 0, infinity);
+  all.meta_step_size = r.number("MetaOptimize", "meta_step_size", o.meta_step_size, 0, infinity);
+  all.first_decay = r.number("MetaOptimize", "beta1", o.beta1, 0, 1, false);
+  all.decay = r.number("MetaOptimize", "beta2", o.beta2, 0, 1, false);
+  all.epsilon = r.number("MetaOptimize", "epsilon", o.epsilon, 1e-30, infinity);
+  all.weight_decay = r.number("MetaOptimize", "weight_decay", o.weight_decay, 0, infinity);
+  all.discount = r.number("MetaOptimize", "discount", o.discount, 0, 1);
+  for_layers<MeasureSteps>(all, r);
+  own(all, r);
+  for_layers<ApplySteps>(all, r);
+}
+
+void record_one(const Intentional& o, Recording& r) {
+  const std::string owner = "Intentional";
+  expect_traces(owner, r);
+  static_cast<void>(choice(owner, "scope", o.scope, {"network", "layer", "unit"}));
+  StepSizes all = begin(owner, StepRule::intentional, o.scope, r);
+  SafeError error{};
+  error.normalise = o.normalise_error;
+  error.delta = r.traces->delta;
+  error.clip = r.number(owner, "clip", o.clip, 0, infinity);
+  error.decay = r.number(owner, "clip_decay", o.clip_decay, 0, 1, false);
+  const auto keep = [&](const std::string& name) {
+    const Ref<double> ref = r.layout.add<double>("optimizer." + name);
+    r.layout.slot("optimizer." + name).cleared_on_restart = true;
+    return ref;
+  };
+  error.square = keep("error_square"), error.size = keep("error_size"), error.count = keep("errors_counted");
+  error.safe = all.delta = keep("error");
+  r.update.push_back(error);
+  all.scale = for_each_weight<float>(r, "mean_square");
+  all.count = for_each_weight<float>(r, "counted");
+  all.owner_scale = for_each_owner(r, all, "sigma");
+  all.owner_count = for_each_owner(r, all, "sigma_counted");
+  all.discount = r.traces->fade;
+  all.step_size = r.number(owner, "step_size", o.step_size, 0, infinity);
+  all.decay = r.number(owner, "beta2", o.beta2, 0, 1, false);
+  all.epsilon = r.number(owner, "epsilon", 1e-8, 0, 1);
+  for_layers<MeasureSteps>(all, r);
+  own(all, r);
+  for_layers<ApplySteps>(all, r);
+}
+
+void record_one(const SwiftTD& o, Recording& r) {
+  const std::string owner = "SwiftTD";
+  expect_traces(owner, r);
+  if (r.network.parameters().size() > 2 || r.tape.backward.size() > 1)
+    throw Error("[SwiftTD] is of linear networks: of one Linear layer and nothing else");
+  SwiftStep op{};
+  op.all = begin(owner, StepRule::swift_td, "weight", r);
+  op.count = r.network.weights_count();
+  op.all.log_step = for_each_weight<float>(r, "log_step");
+  op.all.trace = for_each_weight<float>(r, "trace");
+  op.before = for_each_weight<float>(r, "trace_before");
+  op.meta_trace = for_each_weight<float>(r, "meta_trace");
+  op.step_trace = for_each_weight<float>(r, "step_trace");
+  op.change = for_each_weight<float>(r, "change");
+  op.fade = r.traces->decay;
+  op.cut = r.traces->cut;
+  op.all.step_size = r.number(owner, "step_size", o.step_size, 1e-30, infinity);
+  op.all.meta_step_size = r.number(owner, "meta_step_size", o.meta_step_size, 0, infinity);
+  op.all.decay = r.number(owner, "bound", o.bound, 1e-30, infinity);
+  op.step_decay = r.number(owner, "decay", o.decay, 1e-30, 1);
+  r.update.push_back(op);
+  r.step_sizes = op.all;
 }
 
 std::vector<Array> Learner::step_sizes() const { return step_sizes_of(step_sizes_, *network_, blocks_); }

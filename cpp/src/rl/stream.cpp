@@ -41,6 +41,7 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
     expect(distribution == 1 || policy->outputs() % 2 == 0,
            "a policy by softplus has two outputs for each number of an action, got " + std::to_string(policy->outputs()));
   }
+  expect(!std::holds_alternative<SwiftTD>(options_.optimizer), "SwiftTD is of values, and no policy's");
   check_number("stream", "discount", options_.discount, runs_, 0, 1);
   check_number("stream", "trace_decay", options_.trace_decay, runs_, 0, 1);
   check_number("stream", "entropy", options_.entropy, runs_, 0, HUGE_VAL);
@@ -56,7 +57,8 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
 
   const Distribution kind = distribution == 0 ? Distribution::softplus : Distribution::categorical;
   action_size_ = policy ? klopf::action_size(kind, static_cast<int>(policy->outputs())) : 1;
-  shared_ = {layout_.add<double>("delta"), layout_.add<double>("decay"), layout_.add<int32_t>("alive"), layout_.add<int32_t>("active")};
+  shared_ = {layout_.add<double>("delta"), layout_.add<double>("decay"),  layout_.add<double>("fade"),
+             layout_.add<int32_t>("cut"),  layout_.add<int32_t>("alive"), layout_.add<int32_t>("active")};
   reward_ = layout_.add<double>("reward");
   discount_ = layout_.add<double>("discount");
   entropy_ = layout_.add<double>("entropy");
@@ -98,6 +100,7 @@ StreamAgent::StreamAgent(std::shared_ptr<Network> policy, std::shared_ptr<Networ
   for (int r = 0; r < runs_; ++r) {
     *blocks_.at(shared_.alive, r) = *blocks_.at(shared_.active, r) = 1;
     *blocks_.at(entropy_, r) = options_.entropy[r];
+    *blocks_.at(shared_.fade, r) = options_.discount[r] * options_.trace_decay[r];
   }
   const std::size_t numbers = static_cast<std::size_t>(runs_ * inputs_);
   next_.resize(numbers), first_.resize(numbers);
@@ -221,7 +224,15 @@ void StreamAgent::see(int run, const double* observation, float* out) {
   for (int64_t i = 0; i < observations(); ++i) out[i] = static_cast<float>(observation[i]);
 }
 
+// Sums of their squares are to be finite.
+void StreamAgent::check_size(const double* observations, int64_t count) const {
+  for (int64_t i = 0; i < count; ++i)
+    if (!(std::abs(observations[i]) <= 1e30))
+      throw Error("[stream] observations must be at most 1e30 in size, got " + number_text(observations[i]));
+}
+
 std::vector<float> StreamAgent::begin(const double* observations) {
+  check_size(observations, runs_ * this->observations());
   blocks_.on_host(true);
   time_.assign(time_.size(), 0);
   scale_.begin();
@@ -246,7 +257,9 @@ void StreamAgent::prepare(int run, double reward, bool terminal, bool ends) {
   const double discount = options_.discount[run];
   *blocks_.at(reward_, run) = reward;
   *blocks_.at(discount_, run) = terminal ? 0.0 : discount;
-  *blocks_.at(shared_.decay, run) = cut_[at] || watkins ? 0.0 : discount * options_.trace_decay[run];
+  const bool cut = cut_[at] || watkins;
+  *blocks_.at(shared_.cut, run) = cut;
+  *blocks_.at(shared_.decay, run) = cut ? 0.0 : *blocks_.at(shared_.fade, run);
   *blocks_.at(epsilon_, run) = epsilon_now();
   cut_[at] = ends || (options_.method == "q" && options_.trace_cut == "reference" && !*blocks_.at(greedy_, run));
 }
@@ -254,6 +267,8 @@ void StreamAgent::prepare(int run, double reward, bool terminal, bool ends) {
 std::vector<float> StreamAgent::step(const double* observations, const double* rewards, const uint8_t* terminated, const uint8_t* truncated,
                                      const double* final_observations) {
   expect(begun_, "step() needs a begin() before it");
+  check_size(observations, runs_ * this->observations());
+  if (final_observations) check_size(final_observations, runs_ * this->observations());
   const bool bootstrap = options_.truncation == "bootstrap", sarsa = options_.method == "sarsa";
   const bool keeps = sarsa && options_.first_action == "kept";
   for (int run = 0; run < runs_ && !final_observations; ++run) {
@@ -309,6 +324,8 @@ std::vector<double> StreamAgent::learn(const double* observations, const double*
   expect((method == "sarsa") == (next_actions != nullptr),
          method == "sarsa" ? "next_action must be given for sarsa, got none" : "next_action must be given for sarsa alone");
   expect(method == "q" || !greedy, "greedy must be given for q alone");
+  check_size(observations, runs_ * inputs_);
+  check_size(next_observations, runs_ * inputs_);
   const int64_t known = policy_ ? policy_->network().outputs() : value_->network().outputs();
   const auto check_index = [&](double index) {
     expect(index >= 0 && index < static_cast<double>(known) && index == std::floor(index),

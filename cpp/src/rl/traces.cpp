@@ -49,9 +49,9 @@ TraceLearner::TraceLearner(const std::string& owner, std::shared_ptr<Network> ne
   ahead_ = network_->record(work_, 1, false);
   Recording recording{*network_, layout_, work_, now_, observe_, update_, step, shared.alive, {}, {}, {}, {}, {}, {}, {}};
   const Ref<float> traces = for_each_weight<float>(recording, "traces");
-  recording.traces = {traces, shared.delta};
+  recording.traces = {traces, shared.delta, shared.decay, shared.fade, shared.cut};
   const UpdateTraces update{network_->weights_count(), now_.grads, traces, shared.decay};
-  update_.push_back(update);
+  if (!std::holds_alternative<SwiftTD>(optimizer)) update_.push_back(update);  // which has traces of its own kind
   if (std::holds_alternative<SGD>(optimizer) || std::holds_alternative<Adam>(optimizer))
     update_.push_back(TraceGradient{network_->weights_count(), traces, now_.grads, shared.delta});
   record(optimizer, recording);

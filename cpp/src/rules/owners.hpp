@@ -17,18 +17,30 @@ KLOPF_FN double total(const double* sums, Rows rows, int which) {
   return sum;
 }
 
-// The k-th owner's new step size from the sums of -g h and c over its rows; leaves in `sums` of each row c over all of the owner's rows,
-// and its own alpha c.
+// The k-th owner's step size, from the sums of -g h and c over its rows; leaves in `sums` of each row c over all of the owner's rows, and
+// its own alpha c.
 KLOPF_FN void own_rows(const OwnSteps& op, const Play& play, int run, int k) {
   const StepSizes& all = op.all;
   double* sums = play.at(all.sums, run);
   float* factors = play.at(all.factors, run);
   const Rows rows = rows_of(op, k);
   const float m = static_cast<float>(total(sums, rows, 0)), c = static_cast<float>(total(sums, rows, 1));
+  if (all.rule == StepRule::intentional) {
+    const float step = intentional_step(play.at(all.owner_scale, run)[op.owner + k], play.at(all.owner_count, run)[op.owner + k], m, c,
+                                        static_cast<float>(*play.at(all.step_size, run)), static_cast<float>(*play.at(all.discount, run)));
+    for (int r = rows.first; r < rows.first + rows.count; ++r) factors[2 * r] = step;
+    return;
+  }
   float& b = play.at(all.owner_log_step, run)[op.owner + k];
+  const auto alpha_of = [&] { return static_cast<float>(*play.at(all.step_size, run)) * exp_of(b); };
+  if (all.rule == StepRule::meta_optimize) {  // this step is as before it
+    const float alpha = alpha_of(), keep = static_cast<float>(*play.at(all.discount, run) * (1 - alpha * *play.at(all.weight_decay, run)));
+    for (int r = rows.first; r < rows.first + rows.count; ++r) factors[2 * r] = alpha, factors[2 * r + 1] = keep;
+    return lion(b, play.at(all.owner_scale, run)[op.owner + k], m, static_cast<float>(*play.at(all.meta_step_size, run)));
+  }
   if (all.rule == StepRule::idbd) b = idbd(b, m, static_cast<float>(*play.at(all.meta_step_size, run)));
   else autostep(b, play.at(all.owner_scale, run)[op.owner + k], m, c, autostep_rates(all, play, run));
-  const float alpha = static_cast<float>(*play.at(all.step_size, run)) * exp_of(b);
+  const float alpha = alpha_of();
   for (int r = rows.first; r < rows.first + rows.count; ++r) {
     sums[2 * r + 1] *= alpha;
     sums[2 * r] = c;

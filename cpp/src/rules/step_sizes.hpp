@@ -65,13 +65,43 @@ KLOPF_FN void mean_square(float g, float& v, float& n, float decay) {
 // g / sqrt(v / n + epsilon), with one division.
 KLOPF_FN float over_root(float g, float v, float n, float epsilon) { return g * sqrtf(n / (v + epsilon * n)); }
 
+// Sharifnassab, Salehkaleybar and Sutton 2025, with AdamW for weights and Lion for step sizes, of which this is the latter: `mean` is that
+// of the meta-gradient m, the sum of -g h over an owner's weights.
+KLOPF_FN void lion(float& b, float& mean, float m, float theta) {
+  mean = 0.99f * mean + 0.01f * m;
+  const float to = 0.9f * mean + 0.1f * m;
+  b = b + (to > 0 ? theta : to < 0 ? -theta : 0.0f);
+}
+// w <- (1 - alpha lambda) w - alpha m / (sqrt(v) + epsilon), and h <- keep h - alpha g / (sqrt(v) + epsilon); m and v are running means,
+// each divided by what it counts for.
+struct AdamW {
+  float first_decay, decay, epsilon, weight_decay;
+};
+KLOPF_FN void adamw(float& w, float& h, float& m, float& m_count, float& v, float& v_count, float g, float alpha, float keep, AdamW r) {
+  m = r.first_decay * m + (1 - r.first_decay) * g;
+  m_count = r.first_decay * m_count + (1 - r.first_decay);
+  mean_square(g, v, v_count, r.decay);
+  const float step = alpha / (sqrtf(v / v_count) + r.epsilon);
+  w = w - alpha * r.weight_decay * w - step * (m / m_count);
+  h = keep * h - step * g;
+}
+
+// Sharifnassab et al. 2026: along traces e over r, the root of their gradients' mean square, by eta / sqrt(sigma sum e^2 / r), where sigma
+// is the running mean of sum g^2 / r.
+KLOPF_FN float intentional_step(float& sigma, float& count, float now, float along, float eta, float fade) {
+  sigma = fade * sigma + (1 - fade) * now;
+  count = fade * count + (1 - fade);
+  const float size = sqrtf((count > 0 ? sigma / count : now) * along);  // of traces that never fade there is no mean
+  return eta / (size > 1e-8f ? size : 1e-8f);
+}
+
 // What a rule does to the i-th weight of a run; `own`: every weight owns its step size, or its bound.
 struct StepArrays {
   float* w;
   const float* g;  // gradients; or traces, of which -delta times are
-  float *h, *b, *v, *n;
+  float *h, *b, *v, *n, *m, *m_count;
   const float *c, *now;
-  float initial, meta, decay, epsilon;
+  float initial, meta, decay, epsilon, first_decay, weight_decay;
   float sign;  // of gradients 1, of traces -delta
   KLOPF_MEMBER_FN float gradient(int64_t i) const { return sign * g[i]; }
   // Of the newest sample alone, and the curvature along the trace (TIDBD): both as above where there are no traces.
@@ -90,12 +120,16 @@ KLOPF_FN StepArrays arrays_of(const StepSizes& all, const Play& play, int run) {
           play.at(all.log_step, run),
           play.at(all.scale, run),
           play.at(all.count, run),
+          play.at(all.first, run),
+          play.at(all.first_count, run),
           play.at(all.curvature, run),
           play.at(all.now, run),
           number(all.step_size),
           number(all.meta_step_size),
           number(all.decay),
           number(all.epsilon),
+          number(all.first_decay),
+          number(all.weight_decay),
           all.delta.present() ? -number(all.delta) : 1.0f};
 }
 template <StepRule rule, bool own>
@@ -110,6 +144,13 @@ struct WeightRule {
     } else if constexpr (own) {  // Autostep: IDBD needs no sums
       autostep(a.b[i], a.v[i], -(a.newest(i) * a.h[i]), a.curvature(i), rates);
       second += a.initial * exp_of(a.b[i]) * a.curvature(i);
+    } else if constexpr (rule == StepRule::meta_optimize) {
+      first -= a.gradient(i) * a.h[i];
+    } else if constexpr (rule == StepRule::intentional) {
+      mean_square(a.now[i], a.v[i], a.n[i], a.decay);
+      const float over = 1 / root(a, i);
+      first += a.now[i] * a.now[i] * over;
+      second += a.g[i] * a.g[i] * over;
     } else {
       first -= a.newest(i) * a.h[i];
       second += a.curvature(i);
@@ -123,6 +164,11 @@ struct WeightRule {
       a.w[i] -= static_cast<float>(obgd_step(a.initial, a.meta, reach * (z < 0 ? -z : z))) * (a.sign * z);
     } else if constexpr (bounded) {
       a.w[i] -= first * (a.sign * along(a, i));
+    } else if constexpr (rule == StepRule::meta_optimize) {
+      adamw(a.w[i], a.h[i], a.m[i], a.m_count[i], a.v[i], a.n[i], a.gradient(i), first, second,
+            {a.first_decay, a.decay, a.epsilon, a.weight_decay});
+    } else if constexpr (rule == StepRule::intentional) {
+      a.w[i] -= first * (a.sign * a.g[i] / root(a, i));
     } else if constexpr (own) {
       a.b[i] = rule == StepRule::idbd ? idbd(a.b[i], -(a.newest(i) * a.h[i]), a.meta) : a.b[i] - first;
       const float alpha = a.initial * exp_of(a.b[i]);
@@ -136,6 +182,7 @@ struct WeightRule {
     if constexpr (rule == StepRule::adaptive_obgd) return over_root(a.g[i], a.v[i], a.n[i], a.epsilon);
     else return a.g[i];
   }
+  KLOPF_MEMBER_FN float root(const StepArrays& a, int64_t i) const { return sqrtf(a.v[i] / a.n[i]) + a.epsilon; }
 };
 // Calls work(WeightRule{}) for the rule and its scope.
 template <class Work>
@@ -147,6 +194,9 @@ KLOPF_FN void with_weight_rule(const StepSizes& all, Work work) {
     case StepRule::obgd: return own ? work(WeightRule<StepRule::obgd, true>{}) : work(WeightRule<StepRule::obgd, false>{});
     case StepRule::adaptive_obgd:
       return own ? work(WeightRule<StepRule::adaptive_obgd, true>{}) : work(WeightRule<StepRule::adaptive_obgd, false>{});
+    case StepRule::meta_optimize: return work(WeightRule<StepRule::meta_optimize, false>{});
+    case StepRule::intentional: return work(WeightRule<StepRule::intentional, false>{});
+    case StepRule::swift_td: return;  // has an operation of its own
   }
 }
 

@@ -1,4 +1,6 @@
 #pragma once
+#include <math.h>
+
 #include "klopf/operations.hpp"
 #include "klopf/philox.hpp"
 
@@ -23,6 +25,22 @@ KLOPF_FN double td_error(const TdError& op, const Play& play, int run) {
   for (int o = 0; o < op.outputs; ++o) grad[o] = o == action;
   const double discount = *play.at(op.discount, run);
   return *play.at(op.reward, run) + (discount == 0 ? 0 : discount * ahead[next]) - now[action];
+}
+
+// Sharifnassab et al. 2026: at most `clip` times the root of the mean square, which begins at 1; or that over its mean magnitude.
+KLOPF_FN void safe_error(const SafeError& op, const Play& play, int run) {
+  const double delta = *play.at(op.delta, run), decay = *play.at(op.decay, run);
+  double &square = *play.at(op.square, run), &size = *play.at(op.size, run), &count = *play.at(op.count, run);
+  square = decay * square + (1 - decay) * delta * delta;
+  count = decay * count + (1 - decay);
+  const double limit = *play.at(op.clip, run) * sqrt((square + (1 - count)) / count);
+  double safe = delta > limit ? limit : delta < -limit ? -limit : delta;
+  if (op.normalise) {
+    size = decay * size + (1 - decay) * fabs(safe);
+    const double usual = size / count;
+    safe /= usual > 1e-12 ? usual : 1e-12;
+  }
+  *play.at(op.safe, run) = safe;
 }
 
 struct Choice {

@@ -33,7 +33,7 @@ def explained(name: str) -> Iterator[Any]:
     try:
         yield gymnasium
     except gymnasium.error.UnregisteredEnv as error:
-        raise Error(f"[env] {error}; klopf's own are {', '.join(NAMES)}") from None
+        raise Error(f"[env] {error} (klopf's own: {', '.join(NAMES)})") from None
     except (gymnasium.error.Error, TypeError, ImportError) as error:
         raise Error(f"[env] {name} cannot be made: {error}") from None
 

@@ -28,11 +28,10 @@ from klopf.experiments.results import Folder, LineResults, Table
 from klopf.experiments.session import Session
 from klopf.experiments.settings import option, option_of
 from klopf.experiments.statistics import interquartile_mean, mean, standard_error
-from klopf.experiments.tables import aligned
+from klopf.experiments.tables import MANY, aligned, footing
 from klopf.experiments.walk import Walk
 
 Values = NDArray[np.float64]
-MANY = 12  # runs of which only the least and the most are told
 FRICTION = ("friction_every", "friction_of")  # options of SlipperyAnt alone
 
 
@@ -119,9 +118,7 @@ def table(lines: Sequence[LineResults]) -> str:
                 ("  " if len(each) <= MANY else " to ").join(map(_short, spread)),
             ]
         )
-    return (
-        f"{aligned(rows)}\nof the last tenth: mean of the runs ± one standard error, and of the middle half"
-    )
+    return f"{aligned(rows)}\nreturns over the last tenth; {footing(lines)}"
 
 
 def _short(value: Any) -> str:

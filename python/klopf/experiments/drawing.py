@@ -34,6 +34,8 @@ COLOURS = {
     "autostep": "#009E73",
     "obgd": "#CC79A7",
     "adaptive-obgd": "#56B4E9",
+    "meta-optimize": "#333333",
+    "intentional": "#E69F00",
     "adam": "#E69F00",
     "ppo": "#D55E00",
     "ppo-tuned-adam": "#E69F00",

@@ -29,7 +29,8 @@ def plans() -> dict[str, type[Plan[Any, Any]]]:
 
 
 def read_step_sizes(folder: str | Path) -> dict[str, dict[str, Array]]:
-    """By line and layer, [R, units, weights of each], of the last checkpoint of a results folder.
+    """By line and layer, [R, units, weights of each], of the last checkpoint of a results folder; NaN in runs
+    that no longer learn.
 
     Raises kl.Error where no line has any.
     """
@@ -38,7 +39,7 @@ def read_step_sizes(folder: str | Path) -> dict[str, dict[str, Array]]:
         raise kl.Error(f"step sizes are those of {', '.join(plans())}, got a folder of {name}")
     plan = plans()[name].read(folder, {})
     experiment = plan.experiment()
-    experiment.record.load(Path(folder) / CHECKPOINT, experiment.parts, experiment.arithmetic)
+    experiment.record.load(Path(folder) / CHECKPOINT, experiment)
     found = {}
     for line, part in zip(plan.lines, experiment.parts, strict=True):
         learner: Any = getattr(part, "agent", part)
@@ -47,7 +48,9 @@ def read_step_sizes(folder: str | Path) -> dict[str, dict[str, Array]]:
         except kl.Error:
             continue
         found[line.label] = {
-            key.removesuffix(".weight"): values.reshape(*values.shape[:2], -1)
+            key.removesuffix(".weight"): np.where(
+                learner.alive[:, None, None], values.reshape(*values.shape[:2], -1), np.nan
+            )
             for key, values in sizes.items()
             if key.endswith(".weight")
         }
@@ -70,7 +73,9 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
     if not len(positive):
         raise kl.Error("all step sizes are zero or not finite")
     low, high = np.quantile(positive, [0.001, 0.999])
-    norm = LogNorm(low, max(high, low * 1.01))
+    if high < 10 * low:  # a decade at least, so that equal ones look equal
+        low, high = np.sqrt(low * high / 10), np.sqrt(low * high * 10)
+    norm = LogNorm(low, high)
     height = 1.0 + 2.3 * len(sizes)
     figure = Figure(figsize=(10.0, height), facecolor="white")
     left, top = 0.075, 1 - 0.16 / height
@@ -109,10 +114,11 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
 
 def _histogram(axes: Axes, label: str, of_line: Mapping[str, Array], low: float, high: float) -> None:
     """The share of each layer's weights over the step size, on a logarithmic axis."""
-    edges = np.geomspace(low, max(high, low * 1.01), 41)
+    edges = np.geomspace(low, high, 41)
     for (layer, values), colour in zip(of_line.items(), PALETTE * len(of_line), strict=False):
-        count, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-        axes.stairs(count / values.size, edges, color=colour, label=layer, linewidth=1.4)
+        there = values[np.isfinite(values)]
+        count, _ = np.histogram(np.clip(there, edges[0], edges[-1]), edges)
+        axes.stairs(count / max(there.size, 1), edges, color=colour, label=layer, linewidth=1.4)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     axes.set_title(label)

@@ -28,11 +28,12 @@ from klopf.experiments.methods import IMAGE_METHODS, PROFILES, SPELLED, ImageMet
 from klopf.experiments.plan import Running
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
-from klopf.experiments.results import Folder, Table
+from klopf.experiments.results import Folder, LineResults, Table, read_results
 from klopf.experiments.session import Session, carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.statistics import mean
 from klopf.experiments.stream import SPLITS, Task, TaskStream, probe_images
+from klopf.experiments.tables import first_and_last
 
 Values = NDArray[np.float64]
 
@@ -244,8 +245,15 @@ def _said(values: Values) -> dict[str, str]:
 # --- the command --------------------------------------------------------------------------------------------
 
 
+def table(lines: Sequence[LineResults]) -> str:
+    """Each line's accuracy in the first and in the last tenth of the tasks, in percent."""
+    return first_and_last(lines, "accuracy", "accuracy (%)", "change", lambda share: f"{100 * share:.1f}")
+
+
 def command(arguments: Sequence[str]) -> None:
     """`klopf imagenet`."""
     parser = Plan.parser("Continual ImageNet: how well do networks still learn the latest of many tasks?")
     given = parser.parse(arguments)
-    print(report(carry_out(Plan.name, given, arguments, plan, Plan.read)))
+    path = carry_out(Plan.name, given, arguments, plan, Plan.read)
+    print(table(read_results(path)))
+    print(report(path))

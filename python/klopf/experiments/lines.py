@@ -92,9 +92,9 @@ class Methods(Generic[Method]):
         for setting, values in given.items():
             owners = [name for name in self.kinds if setting in fields[name]]
             if not any(name in owners for name in names):
-                alone = [name for name in owners if "+" not in name] or owners
+                least = _told({name: str(name in owners) for name in self.kinds})["True"]
                 raise Error(
-                    f"{option_of(setting)} is an option of {', '.join(alone)}, got only {', '.join(names)}"
+                    f"{option_of(setting)} is an option of {', '.join(least)}, got only {', '.join(names)}"
                 )
             _once(option_of(setting), values)
         _once(flag, names)

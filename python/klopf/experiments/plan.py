@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import shlex
 from abc import ABC, abstractmethod
@@ -15,8 +16,8 @@ import numpy as np
 
 import klopf as kl
 from klopf.experiments.lines import Line, Method, Methods
-from klopf.experiments.place import Where
-from klopf.experiments.results import Table, read_settings
+from klopf.experiments.place import OPERATIONAL, Where
+from klopf.experiments.results import SETTINGS, Table, read_settings
 from klopf.experiments.settings import Parser, frozen, option, restored
 
 if TYPE_CHECKING:
@@ -100,6 +101,18 @@ class Plan(ABC, Generic[Asked, Method]):
             "isa": kl.isa(),
         }
 
+    def decides(self) -> dict[str, Any]:
+        """What a checkpoint and the settings beside it must agree on, as JSON holds it."""
+        settings = {
+            name: value
+            for name, value in dataclasses.asdict(self.settings).items()
+            if name not in (*OPERATIONAL, "device", "precision")
+        }
+        lines = [line.describe() for line in self.lines]
+        whole = {"settings": settings, "lines": lines, "table": self.table.describe(), **self.more()}
+        decided: dict[str, Any] = json.loads(json.dumps(whole))
+        return decided
+
     @classmethod
     def read(cls: type[Made], folder: str | PathLike[str], changed: Mapping[str, Any]) -> Made:
         """The plan of a results folder.  changed: options of `place.OPERATIONAL` that are to differ now.
@@ -107,6 +120,9 @@ class Plan(ABC, Generic[Asked, Method]):
         Raises kl.Error where its settings are not such an experiment's.
         """
         described = read_settings(folder)
+        name = described.get("experiment")
+        if name != cls.name:
+            raise kl.Error(f"{folder} is a folder of klopf {name}, not of klopf {cls.name}")
         try:
             settings = restored(cls.kind, described["settings"])
             lines = [cls.methods.line_of(line) for line in described["lines"]]
@@ -114,7 +130,10 @@ class Plan(ABC, Generic[Asked, Method]):
             rest = cls.rest(described)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
-        return cls(dataclasses.replace(settings, **changed), lines, command, **rest)
+        made = cls(dataclasses.replace(settings, **changed), lines, command, **rest)
+        if described["seeds"] != made.seeds:
+            raise kl.Error(f"the seeds in {folder}/{SETTINGS} are not those that its settings give")
+        return made
 
     @classmethod
     def rest(cls, described: Mapping[str, Any]) -> dict[str, Any]:

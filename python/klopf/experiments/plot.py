@@ -52,6 +52,8 @@ def command(arguments: Sequence[str]) -> None:
     given = parser.parse(arguments)
     folders = given.pop("folders")
     run = given.pop("step_sizes", None)
+    if run is None and len(folders) > 1 and "out" not in given:
+        raise kl.Error("a figure of several folders needs --out")
     out = given.pop("out", str(Path(folders[0]) / ("figure.png" if run is None else "step_sizes.png")))
     if run is None:
         paths = plot(folders, out, **given)
@@ -78,11 +80,14 @@ def plot(
     interval: "se" or "bootstrap".  bin: tasks or measurements a point.  Raises kl.Error where there
     is nothing to draw.
     """
-    counters = {table_of(folder, read_settings(folder)).counter for folder in folders}
-    if len(counters) > 1:
-        raise kl.Error(
-            f"expected folders of one kind of experiment, got counts of {'s and of '.join(sorted(counters))}s"
-        )
+    counters, names = set(), set()
+    for folder in folders:
+        settings = read_settings(folder)
+        counters.add(table_of(folder, settings).counter)
+        names.add(settings.get("experiment", "something else"))
+    # What acts may be compared, however it learns.
+    if len(counters) > 1 or (counters == {"example"} and len(names) > 1):
+        raise kl.Error(f"expected folders of one kind of experiment, got {' and '.join(sorted(names))}")
     looks = looks_of([(str(folder), line) for folder in folders for line in read_results(folder)])
     return _saved(out, lambda: FIGURES[counters.pop()](looks, interval, bin, published))
 

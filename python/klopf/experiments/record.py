@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 import klopf as kl
 from klopf import checkpoint
+from klopf.experiments.results import SETTINGS
+
+if TYPE_CHECKING:
+    from klopf.experiments.plan import Plan
 
 Array = NDArray[np.float64]
 
@@ -26,6 +31,20 @@ class Part(Protocol):
 
     def load_state(self, arrays: dict[str, NDArray[Any]]) -> None:
         """What `state` gave, back in place."""
+
+
+class Recorded(Protocol):
+    """An experiment, as far as its record needs to know it."""
+
+    @property
+    def plan(self) -> Plan[Any, Any]: ...
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What learns on each line."""
+
+    @property
+    def arithmetic(self) -> str:
+        """What decides about the last bits of results."""
 
 
 @dataclass
@@ -53,35 +72,54 @@ class Record:
         if self.line == lines:
             self.task, self.line = self.task + 1, 0
 
-    def save(self, path: Path, parts: Sequence[Part], arithmetic: str) -> None:
+    def save(self, path: Path, experiment: Recorded) -> None:
         """Write everything, what learns included, to `path` at once or not at all."""
         arrays = {f"carried/{name}": array for name, array in self.carried.items()}
         if self.rows:
             arrays["rows"] = np.stack(self.rows)
-        for index, part in enumerate(parts):
+        for index, part in enumerate(experiment.parts):
             for name, array in part.state().items():
                 arrays[f"line{index}/{name}"] = array
-        position = {name: getattr(self, name) for name in _POSITION}
-        checkpoint.write(path, arrays, {**position, "arithmetic": arithmetic, "version": kl.__version__})
+        about = {
+            **{name: getattr(self, name) for name in _POSITION},
+            "arithmetic": experiment.arithmetic,
+            "version": kl.__version__,
+            "plan": experiment.plan.decides(),
+        }
+        checkpoint.write(path, arrays, about)
 
-    def load(self, path: Path, parts: Sequence[Part], arithmetic: str) -> None:
+    def load(self, path: Path, experiment: Recorded) -> None:
         """Go back to what `save` wrote, with a warning where that was at another instruction-set
         level or on another device.
 
-        Raises kl.Error where the file is damaged or belongs to another experiment.
+        Raises kl.Error where the file is damaged, or was written under another plan.
         """
         arrays, meta = checkpoint.read(path)
         try:
             self.rows = list(arrays.get("rows", ()))
             for name in _POSITION:
                 setattr(self, name, int(meta[name]))
-            before = str(meta["arithmetic"])
+            before, plan = str(meta["arithmetic"]), dict(meta["plan"])
         except (KeyError, ValueError, TypeError) as error:
             raise kl.Error(f"{path} is not the checkpoint of an experiment: {error} is missing") from error
         self.carried = checkpoint.within(arrays, "carried/")
-        for index, part in enumerate(parts):
+        for name, was, now in _differences(plan, experiment.plan.decides()):
+            raise kl.Error(f"{path} was written where {name} was {was}, and {SETTINGS} beside it says {now}")
+        for index, part in enumerate(experiment.parts):
             try:
                 part.load_state(checkpoint.within(arrays, f"line{index}/"))
             except kl.Error as error:
                 raise kl.Error(f"{path} does not belong to the settings beside it: {error}") from None
-        checkpoint.warn_of_other_arithmetic(path, before, arithmetic)
+        checkpoint.warn_of_other_arithmetic(path, before, experiment.arithmetic)
+
+
+def _differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Where two things that JSON can hold differ: a name, and what each has there."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys((*one, *other)):
+            yield from _differences(one.get(key), other.get(key), f"{name}.{key}" if name else str(key))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from _differences(*pair, f"{name}[{index}]")
+    elif one != other:
+        yield name, json.dumps(one), json.dumps(other)

@@ -25,8 +25,7 @@ from klopf.experiments.plan import Running
 from klopf.experiments.results import LineResults, read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
-from klopf.experiments.statistics import mean, standard_error
-from klopf.experiments.tables import aligned
+from klopf.experiments.tables import first_and_last
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -111,7 +110,7 @@ class Bits:
         found = []
         for seed in self.seeds:
             generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, 3]))
-            if s.flip == "all" or s.held == 0:
+            if s.flip == "all":
                 found.append(generator.integers(2, size=(periods, s.held), dtype=np.int8))
                 continue
             changes = np.zeros((periods, s.held), np.int8)
@@ -202,19 +201,17 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     settings = dataclasses.replace(settings, **unset)
     if settings.held > settings.bits:
         raise kl.Error(f"--held must be at most --bits, got {settings.held} and {settings.bits}")
-    return Plan(settings, METHODS.lines(settings.method, settings.profile, of_methods), list(command))
+    if settings.flip == "one" and settings.held == 0:
+        raise kl.Error("--flip one needs a bit that is held, got --held 0")
+    lines = METHODS.lines(settings.method, settings.profile, of_methods)
+    if "hidden" in given and all(isinstance(line.method, Linear) for line in lines):
+        raise kl.Error("--hidden is an option of networks, got only linear")
+    return Plan(settings, lines, list(command))
 
 
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's error in the first and in the last tenth of the stream."""
-    rows = [["error", "first tenth", "last tenth", "rise"]]
-    for line in lines:
-        errors = line.values["error"]
-        tenth = max(errors.shape[1] // 10, 1)
-        early, late = mean(errors[:, :tenth], axis=1), mean(errors[:, -tenth:], axis=1)
-        parts = (early, late, late - early)
-        rows.append([line.label, *(f"{mean(part):.3f} ± {standard_error(part):.3f}" for part in parts)])
-    return f"{aligned(rows)}\nmeans of {lines[0].values['error'].shape[0]} runs ± one standard error"
+    return first_and_last(lines, "error", "error", "rise", "{:.3f}".format)
 
 
 def command(arguments: Sequence[str]) -> None:

@@ -265,6 +265,12 @@ class LineResults(NamedTuple):
     at: NDArray[np.int64]
     experiment: dict[str, Any]
 
+    @property
+    def lost(self) -> list[int]:
+        """Runs that no longer learned at the end."""
+        flags = list(self.values.values())[-1]
+        return [int(run) for run in np.flatnonzero(flags[:, -1])]
+
 
 def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
     """Every line of a results folder, finished or not; Error where the files are not what was written."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import klopf as kl
 from klopf.experiments.place import resumable, taken_from
 from klopf.experiments.progress import Progress
-from klopf.experiments.record import Part, Record
+from klopf.experiments.record import Record, Recorded
 from klopf.experiments.results import CHECKPOINT, FIGURE, Folder, free_folder
 from klopf.experiments.stop import Stopped, StopSignals
 
@@ -23,18 +23,11 @@ if TYPE_CHECKING:
 SLICE_SECONDS = 1.0  # about how long training goes on before anything else is served
 
 
-class Experiment(Protocol):
+class Experiment(Recorded, Protocol):
     """The loop over tasks and lines, from wherever the record stands."""
 
     @property
     def record(self) -> Record: ...
-    @property
-    def parts(self) -> Sequence[Part]:
-        """What learns on each line."""
-
-    @property
-    def arithmetic(self) -> str:
-        """What decides about the last bits of results."""
 
     def progress(self) -> Progress:
         """Of what is left to do."""
@@ -118,7 +111,7 @@ class Session:
     def _checkpoint(self) -> None:
         with self.timed("checkpoint"):
             experiment = self._experiment
-            experiment.record.save(self._folder / CHECKPOINT, experiment.parts, experiment.arithmetic)
+            experiment.record.save(self._folder / CHECKPOINT, experiment)
         now = time.monotonic()
         self._seconds["all"] = self._seconds.get("all", 0.0) + now - self._begin
         self._begin = self._saved = now
@@ -145,7 +138,7 @@ def hold(
         if resume:
             folder.lock()
             if (folder / CHECKPOINT).exists():  # else it was killed before its first one, and begins again
-                record.load(folder / CHECKPOINT, experiment.parts, experiment.arithmetic)
+                record.load(folder / CHECKPOINT, experiment)
             elif folder.has_rows():
                 raise kl.Error(f"{path} has results but no {CHECKPOINT} to go on from; choose another --out")
         else:

@@ -13,6 +13,8 @@ import klopf as kl
 from klopf.experiments.replacing import Replacing
 from klopf.experiments.settings import option
 
+BEGIN = "where step sizes begin; of SGD and Adam the one there is; share of an error, of intentional updates"
+DECAY = "L2 regularisation: gradient += weight_decay * weight; of MetaOptimize beside the gradient"
 SCOPES = ("network", "layer", "unit", "weight")
 
 
@@ -25,9 +27,9 @@ class Sgd:
 
     short: ClassVar[str] = "bp"
 
-    step_size: float = option(0.01, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    step_size: float = option(0.01, BEGIN, above=0)
     momentum: float = option(0.0, "momentum of SGD", minimum=0)
-    weight_decay: float = option(0.0, "L2 regularisation: gradient += weight_decay * weight", minimum=0)
+    weight_decay: float = option(0.0, DECAY, minimum=0)
 
     def optimizer(self) -> Any:
         """The step-size rule."""
@@ -40,10 +42,10 @@ class Adam:
 
     short: ClassVar[str] = "adam"
 
-    step_size: float = option(0.001, "where step sizes begin; of SGD and Adam the one there is", above=0)
-    beta1: float = option(0.9, "decay of Adam's first moment", minimum=0)
-    beta2: float = option(0.999, "decay of the second moment, Adam's or AdaptiveObGD's", minimum=0)
-    weight_decay: float = option(0.0, "L2 regularisation: gradient += weight_decay * weight", minimum=0)
+    step_size: float = option(0.001, BEGIN, above=0)
+    beta1: float = option(0.9, "decay of the first moment", minimum=0)
+    beta2: float = option(0.999, "decay of the second moment", minimum=0)
+    weight_decay: float = option(0.0, DECAY, minimum=0)
 
     def optimizer(self) -> Any:
         """The step-size rule."""
@@ -58,7 +60,7 @@ class Idbd:
 
     short: ClassVar[str] = "idbd"
 
-    step_size: float = option(0.05, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    step_size: float = option(0.05, BEGIN, above=0)
     meta_step_size: float = option(0.01, "step size of step sizes: theta, or Autostep's mu", minimum=0)
     scope: str = option("weight", "who owns a step size, or ObGD's bound", choices=SCOPES)
 
@@ -73,7 +75,7 @@ class Autostep:
 
     short: ClassVar[str] = "autostep"
 
-    step_size: float = option(0.01, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    step_size: float = option(0.01, BEGIN, above=0)
     meta_step_size: float = option(0.01, "step size of step sizes: theta, or Autostep's mu", minimum=0)
     time_constant: float = option(1e4, "tau of Autostep's normaliser, in examples", minimum=1)
     scope: str = option("weight", "who owns a step size, or ObGD's bound", choices=SCOPES)
@@ -96,7 +98,7 @@ class Obgd:
 
     short: ClassVar[str] = "obgd"
 
-    step_size: float = option(1.0, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    step_size: float = option(1.0, BEGIN, above=0)
     kappa: float = option(2.0, "ObGD's kappa", minimum=0)
     scope: str = option("network", "who owns a step size, or ObGD's bound", choices=SCOPES)
 
@@ -111,14 +113,57 @@ class AdaptiveObgd(Obgd):
 
     short: ClassVar[str] = "adaptive-obgd"
 
-    beta2: float = option(0.999, "decay of the second moment, Adam's or AdaptiveObGD's", minimum=0)
+    beta2: float = option(0.999, "decay of the second moment", minimum=0)
 
     def optimizer(self) -> Any:
         """The step-size rule."""
         return kl.AdaptiveObGD(step_size=self.step_size, kappa=self.kappa, beta2=self.beta2, scope=self.scope)
 
 
-OPTIMIZERS: tuple[Any, ...] = (Sgd, Adam, Idbd, Autostep, Obgd, AdaptiveObgd)
+@dataclass(frozen=True)
+class MetaOptimize:
+    """AdamW whose step sizes are chosen for later losses."""
+
+    short: ClassVar[str] = "meta-optimize"
+
+    step_size: float = option(0.001, BEGIN, above=0)
+    meta_step_size: float = option(0.001, "step size of step sizes: theta, or Autostep's mu", minimum=0)
+    beta1: float = option(0.9, "decay of the first moment", minimum=0)
+    beta2: float = option(0.999, "decay of the second moment", minimum=0)
+    weight_decay: float = option(0.0, DECAY, minimum=0)
+    meta_discount: float = option(0.9999, "gamma of later losses, of MetaOptimize", minimum=0)
+    scope: str = option("network", "who owns a step size, or ObGD's bound", choices=SCOPES)
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.MetaOptimize(
+            step_size=self.step_size,
+            meta_step_size=self.meta_step_size,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            weight_decay=self.weight_decay,
+            discount=self.meta_discount,
+            scope=self.scope,
+        )
+
+
+OPTIMIZERS: tuple[Any, ...] = (Sgd, Adam, Idbd, Autostep, Obgd, AdaptiveObgd, MetaOptimize)
+
+
+@dataclass(frozen=True)
+class Intentional:
+    """Updates that take away a share of the error; of streaming agents alone."""
+
+    short: ClassVar[str] = "intentional"
+
+    step_size: float = option(0.5, BEGIN, above=0)
+    beta2: float = option(0.999, "decay of the second moment", minimum=0)
+    clip: float = option(20.0, "errors count for at most so many times their root mean square", minimum=0)
+    scope: str = option("network", "who owns a step size, or ObGD's bound", choices=SCOPES)
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.Intentional(step_size=self.step_size, beta2=self.beta2, clip=self.clip, scope=self.scope)
 
 
 # --- unit rules ---------------------------------------------------------------------------------------------

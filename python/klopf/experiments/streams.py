@@ -15,11 +15,14 @@ import klopf as kl
 from klopf.experiments.lines import Methods
 from klopf.experiments.settings import option
 from klopf.experiments.stepping import (
+    BEGIN,
     RULES,
     Adam,
     AdaptiveObgd,
     Autostep,
     Idbd,
+    Intentional,
+    MetaOptimize,
     Obgd,
     Sgd,
     added,
@@ -237,12 +240,42 @@ class ActorAdaptiveObgd(OfActor, AdaptiveObgd):
     """ObGD along the gradient over the root of its mean square."""
 
 
+@dataclass(frozen=True)
+class ActorIntentional(Intentional):
+    """Updates that go a certain way, of the policy, or take away a share of the value's error."""
+
+    step_size: float = option(0.05, BEGIN, above=0)
+    step_size_value: float = option(0.5, "the value's share of an error, of ac+intentional", above=0)
+
+    def optimizer(self) -> Any:
+        """That of the policy."""
+        return kl.Intentional(
+            step_size=self.step_size,
+            beta2=self.beta2,
+            clip=self.clip,
+            normalise_error=True,
+            scope=self.scope,
+        )
+
+    def value_optimizer(self) -> Any:
+        """That of values."""
+        return Intentional(self.step_size_value, self.beta2, self.clip, self.scope).optimizer()
+
+
+@dataclass(frozen=True)
+class GreedyIntentional(Intentional):
+    """Updates that take away a share of the error."""
+
+    step_size: float = option(0.25, BEGIN, above=0)
+
+
 AGENTS: dict[str, type[Streaming]] = {kind.agent: kind for kind in (StreamAC, StreamQ, StreamSarsa)}
-_OTHERS = (Sgd, Adam, Idbd, Autostep)
+_OTHERS = (Sgd, Adam, Idbd, Autostep, MetaOptimize)
 KINDS: dict[str, type[Streaming]] = {
-    **combinations(StreamAC, (ActorObgd, ActorAdaptiveObgd, *_OTHERS), first="ac"),
-    **combinations(StreamQ, (Obgd, AdaptiveObgd, *_OTHERS), first="q"),
-    **combinations(StreamSarsa, (Obgd, AdaptiveObgd, *_OTHERS), first="sarsa"),
+    **combinations(StreamAC, (ActorObgd, ActorAdaptiveObgd, ActorIntentional, *_OTHERS), first="ac"),
+    **combinations(StreamQ, (Obgd, AdaptiveObgd, GreedyIntentional, *_OTHERS), first="q"),
+    **combinations(StreamSarsa, (Obgd, AdaptiveObgd, GreedyIntentional, *_OTHERS), first="sarsa"),
 }
-SPELLED = f"{', '.join(AGENTS)}; alone, with {added((AdaptiveObgd, *_OTHERS))}; with {added(RULES)}; or both"
+_ADDED = added((AdaptiveObgd, Intentional, *_OTHERS))
+SPELLED = f"{', '.join(AGENTS)}; alone, with {_ADDED}; with {added(RULES)}; or both"
 STREAMS = Methods(KINDS, {}, {"authors": {}})

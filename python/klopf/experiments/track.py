@@ -22,7 +22,7 @@ from klopf.experiments.results import LineResults, read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.statistics import mean, standard_error
-from klopf.experiments.tables import aligned
+from klopf.experiments.tables import aligned, footing
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -142,8 +142,7 @@ def table(lines: Sequence[LineResults]) -> str:
             there = np.isfinite(values).any()
             cells.append(f"{mean(values):.4f} ± {standard_error(values):.4f}" if there else "")
         rows.append([line.label, *cells])
-    runs = lines[0].values["error"].shape[0]
-    return f"{aligned(rows)}\nmeans of {runs} runs ± one standard error; errors over the last third"
+    return f"{aligned(rows)}\nerrors over the last third; {footing(lines)}"
 
 
 def command(arguments: Sequence[str]) -> None:

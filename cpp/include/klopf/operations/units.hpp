@@ -1,0 +1,100 @@
+#pragma once
+#include "klopf/operations/play.hpp"
+
+// Units: how useful they are, which are replaced, and how weights are drawn.
+namespace klopf {
+
+// The arrays of a group of units. Everything that judges, replaces or protects units is written against this.
+struct Units {
+  int32_t units, fan_in;
+  int32_t positions;            // S: places at which a unit is active (1, or H x W after pooling)
+  int32_t outputs, taps;        // outgoing weights [outputs, taps, units]
+  int32_t weights_by_position;  // 1: taps are positions (a flattened layer); 0: taps are shared by all positions
+  int32_t height, width;        // of the positions
+  int32_t place, next_place;    // layers of the incoming and outgoing weights
+  int32_t key;                  // of random numbers
+  Ref<float> activity;          // [B, S, U]
+  Ref<float> incoming, bias;    // [U, fan_in], [U]
+  Ref<float> outgoing, next_bias;
+  Ref<int32_t> age;                      // [U] parameter updates
+  Ref<float> last_activity;              // [U] mean |activity| of the last step
+  Ref<float> mean_trace, mean_activity;  // [U] running mean activity, and the same bias-corrected
+  Ref<float> utility_trace, utility;     // [U] running utility, and the same bias-corrected: what selection compares
+};
+
+enum class Initial : uint32_t { uniform, sparse };
+struct InitialDistribution {
+  Initial kind;
+  float weight_bound, bias_bound;
+};
+struct DrawWeights {
+  InitialDistribution initial;
+  int32_t rows, columns, key;
+  Ref<float> weight, bias;
+  Ref<uint64_t> seed;
+  Ref<int64_t> draw;  // how often the network was drawn before
+};
+
+// How active units were in the samples of a chunk: sums over these and positions, [U], or where weights are by position over these
+// alone, [positions, U]. A backend may keep several parts of them.
+struct ActivitySums {
+  Ref<float> signed_sum;  // (on the CPU always [U])
+  Ref<float> magnitude;   // of |activity|
+};
+struct UnitActivity {
+  Units group;
+  ActivitySums sums;
+};
+
+struct UnitUtility {
+  Units group;
+  ActivitySums sums;
+  int32_t measure;  // index into rules/utilities.hpp
+  Ref<double> utility_decay;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+  Ref<float> scratch;
+};
+
+enum class CountFrom : uint32_t { eligible, all };
+enum class CountMode : uint32_t { accumulate, bernoulli };
+struct UnitSelect {
+  Units group;
+  CountFrom count_from;
+  CountMode count_mode;
+  Ref<double> replacement_rate, maturity, carry;
+  Ref<uint8_t> replaced;  // [U]
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+
+// Every so many steps all units whose share of the layer's activity is low (ReDo).
+struct SelectDormant {
+  Units group;
+  Ref<double> threshold, period;
+  Ref<uint8_t> replaced;  // [U]
+  Ref<int64_t> step;
+};
+
+// State that an optimizer keeps for each weight, in the order of the weights; zero where a unit starts anew.
+struct WeightState {
+  Ref<uint32_t> values;  // 32-bit words
+};
+struct UnitReplace {
+  Units group;
+  InitialDistribution initial;
+  int32_t transfer_mean_to_bias;
+  Ref<uint8_t> replaced;
+  Ref<float> weights;  // start of all the network's weights: where WeightState lines up
+  WeightState state[8];
+  WeightState unit_state[2];  // the same for each unit of the network; the group's first is first_row
+  int32_t first_row;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+
+struct Advance {  // the end of a step
+  Ref<int64_t> step;
+};
+
+}  // namespace klopf
