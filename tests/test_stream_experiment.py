@@ -113,10 +113,17 @@ def test_table_of_returns() -> None:
     values["return"][:, 18:] = [[1, 4], [10, 10], [np.nan, 20], [np.nan, np.nan], [1000, 1000]]
     values["episodes"][:, 18:] = [[2, 1], [3, 3], [0, 1], [0, 0], [1, 1]]
     line = LineResults("ac", "ac", {}, values, np.arange(10, 210, 10), {})
-    words = acting.table([line]).splitlines()[1].split()
+    told = acting.table([line]).splitlines()
+    assert told[-1].endswith("means of 5 runs ± one standard error; ac: no episode ended there in run 3")
+    words = told[1].split()
     found = np.array([2, 10, 20, 1000])
     error = found.std(ddof=1) / 2
     assert words == ["ac", f"{found.mean():,.0f}", "±", f"{error:,.0f}", "15", "2", "10", "20", "1,000"]
+    alone = line._replace(values={name: value[1:2] for name, value in values.items()})
+    assert acting.table([alone]).splitlines()[1:] == [
+        f"ac{10:>10}{10:>13}{10:>13}",
+        "returns over the last tenth; of one run",
+    ]
 
 
 def test_returns_are_those_of_the_episodes() -> None:

@@ -375,7 +375,8 @@ class Intentional:
 
     w <- w + step delta' e / r, where e is a weight's trace, r the root of its gradients' running mean square, and
     step = eta / sqrt(sigma sum e^2 / r) with sigma the running mean of sum g^2 / r; delta' is the error, at most `clip` times the root
-    of its own mean square; of policies also over its mean magnitude. Each number may be an array [R].
+    of its own mean square, and with `normalise_error` over its mean magnitude. Of policies: step_size=0.05,
+    normalise_error=True. Each number may be an array [R].
 
     Args:
         step_size: eta: the share of an error that a step is to take away; of a policy how far a step is to go
@@ -436,9 +437,9 @@ class MetaOptimize:
     """
     AdamW whose step sizes are chosen for the sum of discounted later losses (Sharifnassab, Salehkaleybar and Sutton 2025).
 
-    m-hat and v-hat are Adam's moments. w <- (1 - alpha lambda) w - alpha m-hat / (sqrt(v-hat) + epsilon); the log of alpha moves
-    by `meta_step_size`, the way that Lion has it, along sum h g over what `scope` names; then h <- gamma (1 - alpha lambda) h +
-    alpha g / (sqrt(v-hat) + epsilon). Each number may be an array [R].
+    m-hat and v-hat are Adam's moments. w <- (1 - alpha lambda) w - alpha m-hat / (sqrt(v-hat) + epsilon); with the same alpha
+    h <- gamma (1 - alpha lambda) h + alpha g / (sqrt(v-hat) + epsilon); along sum h g, with h as it was, over what `scope` names
+    the log of alpha moves by `meta_step_size`, the way that Lion has it. Each number may be an array [R].
 
     Args:
         step_size: alpha_0, where every step size begins

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show_warning(message: Warning | str, *about: Any) -> None:
-    print("klopf: " + " ".join(str(message).split()), file=sys.stderr)
+    uncoloured = re.sub(r"\x1b\[[0-9;]*m", "", str(message))  # as Gymnasium's are
+    print("klopf: " + " ".join(uncoloured.split()), file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -222,8 +222,7 @@ void record_one(const Intentional& o, Recording& r) {
 void record_one(const SwiftTD& o, Recording& r) {
   const std::string owner = "SwiftTD";
   expect_traces(owner, r);
-  if (r.network.parameters().size() > 2 || r.tape.backward.size() > 1)
-    throw Error("[SwiftTD] is of linear networks: of one Linear layer and nothing else");
+  if (r.network.parameters().size() > 2 || r.tape.backward.size() > 1) throw Error("[SwiftTD] is of linear networks: of one Linear layer");
   SwiftStep op{};
   op.all = begin(owner, StepRule::swift_td, "weight", r);
   op.count = r.network.weights_count();

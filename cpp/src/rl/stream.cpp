@@ -227,8 +227,8 @@ void StreamAgent::see(int run, const double* observation, float* out) {
 // Sums of their squares are to be finite.
 void StreamAgent::check_size(const double* observations, int64_t count) const {
   for (int64_t i = 0; i < count; ++i)
-    if (!(std::abs(observations[i]) <= 1e30))
-      throw Error("[stream] observations must be at most 1e30 in size, got " + number_text(observations[i]));
+    if (!(std::abs(observations[i]) <= 1e15))
+      throw Error("[stream] observations must be at most 1e15 in size, got " + number_text(observations[i]));
 }
 
 std::vector<float> StreamAgent::begin(const double* observations) {

@@ -8,6 +8,8 @@ try:
     import mujoco
     from mujoco.batch import Batch, SimulationError
 except ImportError as error:
+    if isinstance(error.__cause__, KeyboardInterrupt):  # which came while a compiled module was loaded
+        raise error.__cause__ from None
     raise Error(
         f"[envs] MuJoCo environments need gymnasium, imageio and mujoco of at least 4.0 ({error}): "
         'pip install "gymnasium[mujoco]" "mujoco>=4.0", with Python 3.11 or later'

@@ -99,6 +99,7 @@ class World:
         )
         self.failed: Flags = np.zeros(len(seeds), dtype=bool)
         self._steps = 0
+        self._began_anew = False  # after a stop, and nobody was told yet
         self._reset(self._seeds)
 
     @staticmethod
@@ -122,6 +123,13 @@ class World:
 
     def step(self, actions: NDArray[Any]) -> tuple[Array, Flags, Flags, Array]:
         """Rewards, terminated and truncated [R], and what the step led to, before any reset [R, I]."""
+        if self._began_anew:
+            self._began_anew = False
+            warnings.warn(
+                f"{self.name} cannot be saved: its episodes begin anew, and results will differ from those "
+                "without a stop",
+                stacklevel=2,
+            )
         if self.discrete:
             actions = actions + self._first
         else:
@@ -167,7 +175,8 @@ class World:
         return {"steps": np.array([self._steps]), "failed": self.failed}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> bool:
-        """What `state()` gave, back in place; or False, with a warning, where all episodes begin anew."""
+        """What `state()` gave, back in place; or False where all episodes begin anew, of which the next step
+        warns."""
         if self._batch is not None:
             self._batch.load_state(state)
             self.now = self._flat(state["observations"])
@@ -176,11 +185,7 @@ class World:
         self._steps, self.failed = int(state["steps"][0]), state["failed"].copy()
         words = (np.random.SeedSequence([seed, self._steps]).generate_state(1) for seed in self._seeds)
         self._reset([int(word[0]) for word in words])
-        warnings.warn(
-            f"{self.name} cannot be saved: its episodes begin anew, and results will differ from those "
-            "without a stop",
-            stacklevel=2,
-        )
+        self._began_anew = True
         return False
 
     def close(self) -> None:

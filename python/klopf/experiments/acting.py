@@ -27,8 +27,8 @@ from klopf.experiments.record import Record
 from klopf.experiments.results import Folder, LineResults, Table
 from klopf.experiments.session import Session
 from klopf.experiments.settings import option, option_of
-from klopf.experiments.statistics import interquartile_mean, mean, standard_error
-from klopf.experiments.tables import MANY, aligned, footing
+from klopf.experiments.statistics import interquartile_mean, mean
+from klopf.experiments.tables import MANY, aligned, footing, of_runs, over_runs
 from klopf.experiments.walk import Walk
 
 Values = NDArray[np.float64]
@@ -102,23 +102,27 @@ class Plan(plans.Plan[Asked, Method]):
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's return over the last tenth of the steps, a mean over episodes."""
     rows = [["return", "mean", "middle half", "of each run"]]
+    silent = ""
     for line in lines:
         last = line.at > 0.9 * line.at[-1]
         returns, episodes = (line.values[name][:, last] for name in ("return", "episodes"))
         ended = np.where(np.isfinite(returns), episodes, 0)
         with np.errstate(invalid="ignore"):
-            of_runs = np.nansum(returns * ended, axis=1) / ended.sum(axis=1)
-        middle, each = interquartile_mean(of_runs), np.sort(of_runs[np.isfinite(of_runs)])
+            found = np.nansum(returns * ended, axis=1) / ended.sum(axis=1)
+        middle, each = interquartile_mean(found), np.sort(found[np.isfinite(found)])
+        without = [int(run) for run in np.flatnonzero(np.isnan(found)) if run not in line.lost]
+        if without:  # they may be the best
+            silent += f"; {line.label}: no episode ended there in run {of_runs(without)}"
         spread = each if len(each) <= MANY else each[[0, -1]]
         rows.append(
             [
                 line.label,
-                f"{_short(mean(of_runs))} ± {_short(standard_error(of_runs))}",
-                _short(middle),
+                over_runs(found, _short),
+                _short(middle) if len(each) else "-",
                 ("  " if len(each) <= MANY else " to ").join(map(_short, spread)),
             ]
         )
-    return f"{aligned(rows)}\nreturns over the last tenth; {footing(lines)}"
+    return f"{aligned(rows)}\nreturns over the last tenth; {footing(lines)}{silent}"
 
 
 def _short(value: Any) -> str:

@@ -16,6 +16,7 @@ from klopf.experiments.results import CHECKPOINT, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float32]
@@ -102,6 +103,8 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
                 values[:, 0] if alone else values[run], aspect="auto", norm=norm, interpolation="nearest"
             )
             axes.set_title(f"layer {layer}" if layer.isdigit() else layer)
+            if not np.isfinite(values if alone else values[run]).any():
+                axes.set_title(f"{axes.get_title()}: not finite")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(6, integer=True))
             axes.set_xlabel("weight")
@@ -109,7 +112,17 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
             axes.grid(False)
     bar = figure.add_axes((0.935, 0.5 / height, 0.012, 1 - 1.35 / height))
     figure.colorbar(image, cax=bar)
+    _tick(bar.yaxis, low, high)
     return figure
+
+
+def _tick(axis: Axis, low: float, high: float) -> None:
+    """Powers of ten, and threes of them where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 100 * low else (1.0,), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _histogram(axes: Axes, label: str, of_line: Mapping[str, Array], low: float, high: float) -> None:
@@ -120,6 +133,7 @@ def _histogram(axes: Axes, label: str, of_line: Mapping[str, Array], low: float,
         count, _ = np.histogram(np.clip(there, edges[0], edges[-1]), edges)
         axes.stairs(count / max(there.size, 1), edges, color=colour, label=layer, linewidth=1.4)
     axes.set_xscale("log")
+    _tick(axes.xaxis, low, high)
     axes.set_ylim(bottom=0)
     axes.set_title(label)
     axes.set_xlabel("step size")

@@ -211,7 +211,9 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
 
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's error in the first and in the last tenth of the stream."""
-    return first_and_last(lines, "error", "error", "rise", "{:.3f}".format)
+    return first_and_last(
+        lines, "error", "error", "rise", lambda error: f"{error:.3f}" if abs(error) < 1e4 else f"{error:.3g}"
+    )
 
 
 def command(arguments: Sequence[str]) -> None:

@@ -13,7 +13,11 @@ import klopf as kl
 from klopf.experiments.replacing import Replacing
 from klopf.experiments.settings import option
 
-BEGIN = "where step sizes begin; of SGD and Adam the one there is; share of an error, of intentional updates"
+CLIP = (
+    "of intentional updates, whose step size is the share of an error that a step takes away: errors count "
+    "for at most so many times their root mean square"
+)
+BEGIN = "where step sizes begin; of SGD and Adam the one there is"
 DECAY = "L2 regularisation: gradient += weight_decay * weight; of MetaOptimize beside the gradient"
 SCOPES = ("network", "layer", "unit", "weight")
 
@@ -158,7 +162,7 @@ class Intentional:
 
     step_size: float = option(0.5, BEGIN, above=0)
     beta2: float = option(0.999, "decay of the second moment", minimum=0)
-    clip: float = option(20.0, "errors count for at most so many times their root mean square", minimum=0)
+    clip: float = option(20.0, CLIP, minimum=0)
     scope: str = option("network", "who owns a step size, or ObGD's bound", choices=SCOPES)
 
     def optimizer(self) -> Any:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from klopf.experiments.results import LineResults
 from klopf.experiments.statistics import mean, standard_error
 
@@ -21,14 +24,29 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(text)
 
 
+def over_runs(values: NDArray[np.float64], form: Callable[[Any], str]) -> str:
+    """The mean of those that are there ± its standard error; of one run without, of none a dash.
+
+    values: of each run [R].
+    """
+    there = int(np.isfinite(values).sum())
+    if there < 2:
+        return form(mean(values)) if there else "-"
+    return f"{form(mean(values))} ± {form(standard_error(values))}"
+
+
+def of_runs(runs: Sequence[int]) -> str:
+    """Which they are, or how many."""
+    return " ".join(map(str, runs)) if len(runs) <= MANY else f"{len(runs)} of them"
+
+
 def footing(lines: Sequence[LineResults]) -> str:
     """What means in a table are over: runs, and those that gave out."""
     runs = next(iter(lines[0].values.values())).shape[0]
-    said = f"means of {runs} run{'s' if runs > 1 else ''} ± one standard error"
+    said = f"means of {runs} runs ± one standard error" if runs > 1 else "of one run"
     for line in lines:
         if line.lost:
-            each = " ".join(map(str, line.lost)) if len(line.lost) <= MANY else f"{len(line.lost)} of them"
-            said += f"; {line.label} lost run{'s' if len(line.lost) > 1 else ''} {each}"
+            said += f"; {line.label} lost run{'s' if len(line.lost) > 1 else ''} {of_runs(line.lost)}"
     return said
 
 
@@ -45,5 +63,5 @@ def first_and_last(
         tenth = max(values.shape[1] // 10, 1)
         early, late = mean(values[:, :tenth], axis=1), mean(values[:, -tenth:], axis=1)
         parts = (early, late, late - early)
-        rows.append([line.label, *(f"{form(mean(part))} ± {form(standard_error(part))}" for part in parts)])
+        rows.append([line.label, *(over_runs(part, form) for part in parts)])
     return f"{aligned(rows)}\n{footing(lines)}"

@@ -21,8 +21,8 @@ from klopf.experiments.plan import Running
 from klopf.experiments.results import LineResults, read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
-from klopf.experiments.statistics import mean, standard_error
-from klopf.experiments.tables import aligned, footing
+from klopf.experiments.statistics import mean
+from klopf.experiments.tables import aligned, footing, over_runs
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -136,11 +136,9 @@ def table(lines: Sequence[LineResults]) -> str:
     for line in lines:
         last = -(-line.at.size // 3)
         errors = mean(line.values["error"][:, -last:], axis=1)
-        cells = [f"{mean(errors):.2f} ± {standard_error(errors):.2f}"]
+        cells = [over_runs(errors, "{:.2f}".format)]
         for name in ("step_size_relevant", "step_size_irrelevant"):
-            values = line.values[name][:, -1]
-            there = np.isfinite(values).any()
-            cells.append(f"{mean(values):.4f} ± {standard_error(values):.4f}" if there else "")
+            cells.append(over_runs(line.values[name][:, -1], "{:.4f}".format))
         rows.append([line.label, *cells])
     return f"{aligned(rows)}\nerrors over the last third; {footing(lines)}"
 
