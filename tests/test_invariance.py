@@ -91,7 +91,7 @@ def assert_same_state(a: dict[str, Any], b: dict[str, Any]) -> None:
 
 
 def test_every_optimizer_is_here() -> None:
-    of_agents = {kl.Intentional, kl.SwiftTD}  # see test_stream
+    of_agents = {kl.Intentional, kl.SwiftTD}  # see test_traces and test_stream
     assert {type(make()) for make in OPTIMIZERS.values()} == set(kl.optimizers) - of_agents
     assert {type(rule) for make in RULES.values() for rule in make()} == set(kl.rules)
 

@@ -10,7 +10,8 @@ import klopf as kl
 import twins
 from reference import optimizers
 from reference.arrays import relative_error
-from reference.step_sizes import ALONG_TRACES, RULES, SwiftTD
+from reference.step_sizes import RULES
+from reference.traces import ALONG_TRACES, SwiftTD
 
 pytestmark = pytest.mark.usefixtures("device")
 
