@@ -1,8 +1,10 @@
-// Loading a batch, activations, losses.
+// Loading a batch, activations, dropout, losses.
 #include "common.hpp"
 #include "divider.hpp"
 #include "kernels.hpp"
+#include "klopf/philox.hpp"
 #include "rules/activations.hpp"
+#include "rules/dropout.hpp"
 #include "rules/losses.hpp"
 
 namespace klopf::cuda {
@@ -25,59 +27,6 @@ void load_batch(const Queue& queue, const LoadBatch& op, const Play& play) {
   });
 }
 
-namespace {
-
-// One block a sample: a thread takes every 128th number, and their sums are added in order.
-constexpr int norm_threads = 128;
-__device__ float sum_of_block(float own, float* sums) {
-  const int thread = static_cast<int>(threadIdx.x);
-  __syncthreads();
-  sums[thread] = own;
-  __syncthreads();
-  float sum = 0;
-  for (int k = 0; k < norm_threads; ++k) sum += sums[k];
-  return sum;
-}
-
-__global__ void layer_norm_forward_kernel(LayerNormForward op, Play play) {
-  const int run = static_cast<int>(blockIdx.z), b = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
-  const float* x = play.at(op.input, run) + b * op.size;
-  float* y = play.at(op.output, run) + b * op.size;
-  __shared__ float sums[norm_threads];
-  float own = 0;
-  for (int64_t i = thread; i < op.size; i += norm_threads) own += x[i];
-  const float mean = sum_of_block(own, sums) / op.size;
-  own = 0;
-  for (int64_t i = thread; i < op.size; i += norm_threads) own += (x[i] - mean) * (x[i] - mean);
-  const float inverse = 1 / sqrtf(sum_of_block(own, sums) / op.size + op.epsilon);
-  for (int64_t i = thread; i < op.size; i += norm_threads) y[i] = (x[i] - mean) * inverse;
-  if (thread == 0) play.at(op.inverse_std, run)[b] = inverse;
-}
-
-__global__ void layer_norm_backward_kernel(LayerNormBackward op, Play play) {
-  const int run = static_cast<int>(blockIdx.z), b = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
-  const float *y = play.at(op.output, run) + b * op.size, *g = play.at(op.grad_output, run) + b * op.size;
-  __shared__ float sums[norm_threads];
-  float own = 0, along = 0;
-  for (int64_t i = thread; i < op.size; i += norm_threads) own += g[i], along += g[i] * y[i];
-  const float mean = sum_of_block(own, sums) / op.size, share = sum_of_block(along, sums) / op.size;
-  const float inverse = play.at(op.inverse_std, run)[b];
-  float* grad_input = play.at(op.grad_input, run) + b * op.size;
-  for (int64_t i = thread; i < op.size; i += norm_threads) grad_input[i] = inverse * (g[i] - mean - y[i] * share);
-}
-
-}  // namespace
-
-void layer_norm_forward(const Queue& queue, const LayerNormForward& op, const Play& play) {
-  launch(queue.stream, layer_norm_forward_kernel, dim3(static_cast<unsigned>(play.batch.count), 1, static_cast<unsigned>(play.runs)),
-         dim3(norm_threads), op, play);
-}
-
-void layer_norm_backward(const Queue& queue, const LayerNormBackward& op, const Play& play) {
-  launch(queue.stream, layer_norm_backward_kernel, dim3(static_cast<unsigned>(play.batch.count), 1, static_cast<unsigned>(play.runs)),
-         dim3(norm_threads), op, play);
-}
-
 void square(const Queue& queue, const Square& op, const Play& play) {
   for_each(queue, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
     const float x = play.at(op.input, run)[i];
@@ -98,6 +47,30 @@ void activation_backward(const Queue& queue, const ActivationBackward& op, const
     const float y = play.at(op.output, run)[i], grad = play.at(op.grad_output, run)[i];
     float* grad_input = play.at(op.grad_input, run) + i;
     with_activation(op.kind, [&](auto f) { *grad_input = grad * f.slope(y, op.slope); });
+  });
+}
+
+void dropout_forward(const Queue& queue, const DropoutForward& op, const Play& play) {
+  // Four numbers, a quarter of a group of 64 apart, share a block of random ones.
+  const int64_t each = (op.size + 63) / 64 * 16;
+  for_each(queue, play, each * play.batch.count, [op, play, each] __device__(int run, int64_t i) {
+    const int64_t b = i / each, k = i % each, first = k / 16 * 64 + k % 16;
+    const Random4 r = random4(*play.at(op.seed, run), Stream::dropout, static_cast<uint32_t>(op.key),
+                              dropout_step(*play.at(op.step, run), play.batch.place + b), static_cast<uint32_t>(k));
+    const float scale = dropout_scale(op.probability);
+    for (int j = 0; j < 4; ++j) {
+      if (first + 16 * j >= op.size) return;
+      const int64_t at = b * op.size + first + 16 * j;
+      const bool keep = uniform(r.v[j]) >= op.probability;
+      play.at(op.kept, run)[at] = keep;
+      play.at(op.output, run)[at] = keep ? scale * play.at(op.input, run)[at] : 0.0f;
+    }
+  });
+}
+
+void dropout_backward(const Queue& queue, const DropoutBackward& op, const Play& play) {
+  for_each(queue, play, op.size * play.batch.count, [op, play] __device__(int run, int64_t i) {
+    play.at(op.grad_input, run)[i] = play.at(op.kept, run)[i] ? dropout_scale(op.probability) * play.at(op.grad_output, run)[i] : 0.0f;
   });
 }
 

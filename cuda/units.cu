@@ -3,6 +3,7 @@
 #include "kernels.hpp"
 #include "rules/dormancy.hpp"
 #include "rules/initial.hpp"
+#include "rules/silences.hpp"
 
 namespace klopf::cuda {
 
@@ -81,6 +82,11 @@ __device__ void start_anew(const UnitReplace& op, const Play& play, int run, con
   const int64_t i = weight - play.at(op.weights, run);
   for (const WeightState& state : op.state)
     if (state.values.present()) play.at(state.values, run)[i] = 0;
+  if (float* origin = play.at(op.origin, run)) origin[i] = *weight;
+}
+__device__ void start_row(const UnitReplace& op, const Play& play, int run, int row) {
+  for (const WeightState& state : op.unit_state)
+    if (state.values.present()) play.at(state.values, run)[row] = 0;
 }
 
 }  // namespace
@@ -103,7 +109,7 @@ __global__ void select_dormant_kernel(SelectDormant op, Play play) {
     sum = all;
   }
   __syncthreads();
-  const bool now = redo_due(*play.at(op.step, run), *play.at(op.period, run));
+  const bool now = every(*play.at(op.step, run), *play.at(op.period, run));
   for (int u = static_cast<int>(threadIdx.x); u < units; u += block_threads)
     play.at(op.replaced, run)[u] = now && redo_dormant(activity[u], sum, units, *play.at(op.threshold, run));
 }
@@ -112,6 +118,17 @@ __global__ void select_dormant_kernel(SelectDormant op, Play play) {
 
 void select_dormant(const Queue& queue, const SelectDormant& op, const Play& play) {
   launch(queue.stream, select_dormant_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
+}
+
+void select_silent(const Queue& queue, const SelectSilent& op, const Play& play) {
+  for_each(queue, play, op.group.units, [op, play] __device__(int run, int64_t u) {
+    if (!learns(play, run)) return;
+    const SilenceRates rates{*play.at(op.percentile, run), *play.at(op.threshold, run), *play.at(op.longest, run)};
+    int32_t &limit = play.at(op.limit, run)[u], *gaps = play.at(op.gaps, run) + u * silence_bins;
+    play.at(op.replaced, run)[u] =
+        silence_step(play.at(op.group.last_activity, run)[u] > 0, play.batch.total, play.at(op.silence, run)[u], limit, gaps, rates);
+    if (every(*play.at(op.step, run), *play.at(op.period, run))) silence_limit(play.batch.total, limit, gaps, rates);
+  });
 }
 
 void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
@@ -149,8 +166,15 @@ void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
     float& bias = play.at(g.bias, run)[u];
     bias = 0;
     start_anew(op, play, run, &bias);
-    for (const WeightState& state : op.unit_state)
-      if (state.values.present()) play.at(state.values, run)[op.first_row + u] = 0;
+    start_row(op, play, run, op.first_row + u);
+    for (const Companion& companion : op.companions)
+      for (int k = u; k < companion.copies * g.units; k += g.units) {
+        float& value = play.at(companion.values, run)[k];
+        value = companion.birth;
+        if (!companion.learned) continue;
+        start_anew(op, play, run, &value);
+        start_row(op, play, run, companion.first_row + k);
+      }
     play.at(g.age, run)[u] = 0;
     play.at(g.mean_trace, run)[u] = play.at(g.mean_activity, run)[u] = 0;
     play.at(g.utility_trace, run)[u] = play.at(g.utility, run)[u] = 0;

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 import klopf as kl
 import twins
-from reference import recording
+from reference import philox, recording
 from reference.arrays import Array, relative_error
 from reference.differences import central_difference
+from reference.layers import Dropout, Flatten
 from reference.network import Network
 from reference.recording import LayerSpec
 
@@ -28,14 +29,54 @@ CASES: dict[str, tuple[list[LayerSpec], tuple[int, ...]]] = {
     "LeakyReLU": ([("Linear", (9,)), ("LeakyReLU", (0.2,)), ("Linear", (2,))], (5,)),
     "Tanh": ([("Linear", (9,)), ("Tanh", ()), ("Linear", (2,))], (5,)),
     "Sigmoid": ([("Linear", (9,)), ("Sigmoid", ()), ("Linear", (2,))], (5,)),
-    "LayerNorm": ([("Linear", (9,)), ("LayerNorm", ()), ("Linear", (2,))], (5,)),
+    "LayerNorm": ([("Linear", (9,)), ("LayerNorm", (1e-5, False)), ("Linear", (2,))], (5,)),
     "LayerNorm LeakyReLU": (
-        [*([("Linear", (19,)), ("LayerNorm", (1e-3,)), ("LeakyReLU", ())] * 2), ("Linear", (2,))],
+        [*([("Linear", (19,)), ("LayerNorm", (1e-3, False)), ("LeakyReLU", ())] * 2), ("Linear", (2,))],
         (5,),
     ),
     "Conv2d LayerNorm": (
-        [("Conv2d", (3, 2)), ("LayerNorm", ()), ("ReLU", ()), ("Flatten", ()), ("Linear", (2,))],
+        [("Conv2d", (3, 2)), ("LayerNorm", (1e-5, False)), ("ReLU", ()), ("Flatten", ()), ("Linear", (2,))],
         (2, 4, 5),
+    ),
+    "LayerNorm affine": (
+        [*([("Linear", (19,)), ("LayerNorm", (1e-3,)), ("LeakyReLU", ())] * 2), ("Linear", (2,))],
+        (5,),
+    ),
+    "Conv2d LayerNorm affine": (
+        [
+            *[("Conv2d", (3, 2)), ("LayerNorm", ()), ("Tanh", ()), ("MaxPool2d", (2, 1))],
+            *[("Conv2d", (4, 2)), ("ReLU", ()), ("Flatten", ()), ("LayerNorm", ()), ("Linear", (2,))],
+        ],
+        (2, 5, 6),
+    ),
+    "normalised inputs": ([("LayerNorm", ()), ("Linear", (3,))], (7,)),
+    "BatchNorm1d": (
+        [
+            *[("Linear", (9,)), ("BatchNorm1d", ()), ("ReLU", ()), ("Linear", (70,)), ("Tanh", ())],
+            *[("BatchNorm1d", (1e-3, 0.5, False)), ("Linear", (2,))],
+        ],
+        (5,),
+    ),
+    "BatchNorm2d": (
+        [
+            *[("Conv2d", (5, 2)), ("BatchNorm2d", ()), ("ReLU", ()), ("MaxPool2d", (2,)), ("Conv2d", (3, 2))],
+            *[("Sigmoid", ()), ("BatchNorm2d", (1e-3, 0.2, False)), ("Flatten", ()), ("Linear", (2,))],
+        ],
+        (2, 7, 8),
+    ),
+    "Dropout": (
+        [
+            *[("Dropout", (0.2,)), ("Linear", (70,)), ("Tanh", ()), ("Dropout", ()), ("LayerNorm", ())],
+            *[("Linear", (2,))],
+        ],
+        (9,),
+    ),
+    "Conv2d Dropout": (
+        [
+            *[("Conv2d", (3, 2)), ("ReLU", ()), ("MaxPool2d", (2,)), ("Dropout", (0.3,)), ("Flatten", ())],
+            *[("Linear", (8,)), ("Dropout", (0.0,)), ("ReLU", ()), ("Linear", (2,))],
+        ],
+        (2, 7, 5),
     ),
     "Flatten": ([("Flatten", ()), ("Linear", (4,))], (2, 3, 5)),
     "Conv2d": ([("Conv2d", (5, 3)), ("Conv2d", (3, 2)), ("Flatten", ()), ("Linear", (2,))], (3, 6, 5)),
@@ -100,8 +141,36 @@ LARGE_CASES: dict[str, tuple[list[LayerSpec], tuple[int, ...], int]] = {
         (70,),
         141,
     ),
+    "normalised batches": (
+        [
+            *[("Conv2d", (70, 3)), ("BatchNorm2d", ()), ("ReLU", ()), ("MaxPool2d", (2,)), ("Flatten", ())],
+            *[("Linear", (130,)), ("BatchNorm1d", ()), ("ReLU", ()), ("Linear", (3,))],
+        ],
+        (3, 20, 20),
+        131,
+    ),
+    "several chunks that drop out": (
+        [*pooled(2, 8, 5), ("Flatten", ()), ("Dropout", ()), ("Linear", (3,))],
+        (3, 24, 24),
+        62,
+    ),
     "several chunks": ([*pooled(2, 8, 5), ("Flatten", ()), ("Linear", (3,))], (3, 24, 24), 62),
 }
+
+
+DRAWN_OR_OF_BATCHES = {"BatchNorm1d", "BatchNorm2d", "Dropout"}  # layers that inference does without
+
+
+def draw_dropout(network: Network, run: int, batch: int, shape: tuple[int, ...]) -> None:
+    """What the first update of a run keeps, of samples as the engine has them: channels last."""
+    x = np.zeros((batch, *shape))
+    for place, layer in enumerate(network.layers):
+        channels, *positions = x.shape[1:] if x.ndim == 4 or layer.parametric else shape
+        if isinstance(layer, Dropout):
+            kept = philox.kept(run, place, 0, batch, x[0].size, layer.probability)
+            layer.keep = np.moveaxis(kept.reshape(batch, -1, channels), 2, 1).reshape(x.shape)
+        x = layer.forward(x)
+        shape = (channels, *positions) if isinstance(layer, Flatten) else x.shape[1:]
 
 
 class Passes:
@@ -115,6 +184,9 @@ class Passes:
         state = twins.draw_fractions(net, rng) if exact else twins.draw_weights(net, rng)
         self.x = self.draw(rng, (runs, batch, *shape), exact)
         self.networks: list[Network] = twins.reference_networks(specs, shape, state)
+        for run, network in enumerate(self.networks):
+            draw_dropout(network, run, batch, shape)
+        self.inferred = np.stack([n.infer(x) for n, x in zip(self.networks, self.x, strict=True)])
         self.expected = np.stack([n.forward(x) for n, x in zip(self.networks, self.x, strict=True)])
         self.grad_y = self.draw(rng, self.expected.shape, exact)
         for network, grad_y in zip(self.networks, self.grad_y, strict=True):
@@ -124,12 +196,22 @@ class Passes:
         learner.backward(self.grad_y)
         self.gradients: dict[str, NDArray[Any]] = learner.gradients()
         self.inference = net(self.x)
+        self.kinds = {name for name, _ in specs}
 
     @staticmethod
     def draw(rng: np.random.Generator, shape: tuple[int, ...], exact: bool) -> NDArray[np.float32]:
         """Numbers of order one, multiples of 1/2 if exact."""
         drawn = rng.integers(-4, 5, size=shape) / 2 if exact else rng.normal(size=shape)
         return drawn.astype(np.float32)
+
+    def error(self, run: int, name: str, expected: Array) -> float:
+        """The relative error of a gradient; of one that only rounding keeps from zero, such as a bias has
+        before BatchNorm, over the largest of all gradients."""
+        given = self.gradients[name][run]
+        largest = max(float(np.abs(g).max()) for g in self.networks[run].gradients().values())
+        if np.abs(expected).max() < 1e-7 * largest:
+            return float(np.abs(given).max()) / largest
+        return relative_error(given, expected)
 
     def differences(self, run: int) -> dict[str, Array]:
         """Central differences of sum(y * grad_y) of one run, in float64."""
@@ -148,19 +230,25 @@ def test_cases_cover_every_layer() -> None:
     }
 
 
+def least_batch(case: str) -> int:
+    return 7 if case.startswith("BatchNorm") else 1
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_central_differences(case: str) -> None:
     specs, shape = CASES[case]
-    passes = Passes(specs, shape, runs=2, batch=2, exact=False)
+    passes = Passes(specs, shape, runs=2, batch=max(2, least_batch(case)), exact=False)
     for run in range(2):
         for name, expected in passes.differences(run).items():
-            assert relative_error(passes.gradients[name][run], expected) < BACKWARD_TOLERANCE, (run, name)
+            assert passes.error(run, name, expected) < BACKWARD_TOLERANCE, (run, name)
 
 
 @pytest.mark.parametrize("runs", [1, 3])
 @pytest.mark.parametrize("batch", [1, 2, 7])
 @pytest.mark.parametrize("case", CASES)
 def test_matches_reference(case: str, batch: int, runs: int) -> None:
+    if batch < least_batch(case):
+        pytest.skip("of few samples BatchNorm makes nearly the same numbers, whatever they are")
     passes = Passes(*CASES[case], runs=runs, batch=batch, exact=False)
     check(passes, FORWARD_TOLERANCE, BACKWARD_TOLERANCE)
 
@@ -213,12 +301,13 @@ def test_any_convolutional_shape(
 
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
-    activation=st.sampled_from(["ReLU", "LeakyReLU", "LayerNorm", "Tanh", "Sigmoid"]),
+    activation=st.sampled_from(["ReLU", "LeakyReLU", "LayerNorm", "BatchNorm1d", "Tanh", "Sigmoid"]),
     batch=st.integers(1, 20),
     runs=st.sampled_from([1, 3]),
 )
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_any_linear_shape(sizes: list[int], activation: str, batch: int, runs: int) -> None:
+    assume(batch > 4 or activation != "BatchNorm1d")  # two samples of a unit are nearly 1 and -1
     specs: list[LayerSpec] = [spec for size in sizes[1:] for spec in (("Linear", (size,)), (activation, ()))]
     check(Passes(specs[:-1], (sizes[0],), runs, batch, exact=False), FORWARD_TOLERANCE, BACKWARD_TOLERANCE)
 
@@ -235,8 +324,10 @@ def test_published_network() -> None:
 
 def check(passes: Passes, forward: float, backward: float) -> None:
     """Outputs, inference and gradients of every run within these relative errors."""
-    assert np.array_equal(passes.y, passes.inference)
+    if not passes.kinds & DRAWN_OR_OF_BATCHES:
+        assert np.array_equal(passes.y, passes.inference)
+    assert relative_error(passes.inference, passes.inferred) <= forward
     assert relative_error(passes.y, passes.expected) <= forward
     for run, network in enumerate(passes.networks):
         for name, expected in network.gradients().items():
-            assert relative_error(passes.gradients[name][run], expected) <= backward, (run, name)
+            assert passes.error(run, name, expected) <= backward, (run, name)

@@ -26,6 +26,7 @@ RULES: dict[str, Callable[[], list[Any]]] = {
     "none": list,
     "snp": lambda: [kl.ShrinkAndPerturb(noise=1e-3)],
     "redo": lambda: [kl.ReDo(threshold=0.6, period=3, reset_optimizer_state=True)],
+    "snr": lambda: [kl.SNR(percentile=0.7, period=4, threshold=9)],
     **{
         f"cbp {utility}": lambda utility=utility: [
             kl.ContinualBackprop(replacement_rate=0.1, utility=utility, maturity=3)
@@ -40,6 +41,8 @@ RULES: dict[str, Callable[[], list[Any]]] = {
 OPTIMIZERS = {
     "sgd": lambda: kl.SGD(step_size=0.02, momentum=0.9, weight_decay=1e-3),
     "adam": lambda: kl.Adam(step_size=0.003, weight_decay=1e-3),
+    "adamw": lambda: kl.AdamW(step_size=0.003, decay_to="initial"),
+    "upgd": lambda: kl.UPGD(step_size=0.02, weight_decay=1e-3),
     "idbd": lambda: kl.IDBD(step_size=0.01, meta_step_size=0.001),
     "idbd-unit": lambda: kl.IDBD(step_size=0.01, meta_step_size=0.001, scope="unit"),
     "autostep": lambda: kl.Autostep(step_size=0.01),
@@ -47,13 +50,17 @@ OPTIMIZERS = {
     "adaptive-obgd": lambda: kl.AdaptiveObGD(scope="layer"),
     "meta-optimize": lambda: kl.MetaOptimize(scope="unit"),
 }
-# Every optimizer with rules of each kind, and every rule with optimizers of each kind.
+# Every optimizer with rules of each kind, and every rule with optimizers of each kind; networks of plain
+# layers, and those with layers that know whether they learn, and units behind ReLU.
 PAIRS = [
-    (rule, optimizer)
+    (rule, optimizer, "plain")
     for rule in RULES
     for optimizer in OPTIMIZERS
+    if rule != "snr"
     if rule in ("none", "redo", "cbp contribution") or optimizer in ("sgd", "idbd-unit")
 ]
+PAIRS += [(rule, "sgd", "normalised") for rule in ("none", "snr", "cbp contribution")]
+PAIRS += [("snr", "adamw", "normalised"), ("redo", "upgd", "normalised")]
 
 
 @pytest.fixture(autouse=True)
@@ -63,20 +70,22 @@ def threads_as_before() -> Iterator[None]:
     kl.set_threads(before)
 
 
-def learner(rule: str, optimizer: str, seeds: list[int]) -> kl.Learner:
-    layers = [
-        kl.Conv2d(5, 3),
-        kl.ReLU(),
-        kl.MaxPool2d(2),
-        kl.Conv2d(6, 2, padding=1),
-        kl.LeakyReLU(),
-        kl.MaxPool2d(2, 1),
-        kl.Flatten(),
-        kl.Linear(17),
-        kl.Tanh(),
-        kl.Linear(3),
-    ]
-    net = kl.Network(layers, input_shape=(3, 8, 9), runs=len(seeds), seeds=seeds)
+LAYERS = {
+    "plain": [
+        *[kl.Conv2d(5, 3), kl.ReLU(), kl.MaxPool2d(2)],
+        *[kl.Conv2d(6, 2, padding=1), kl.LeakyReLU(), kl.MaxPool2d(2, 1), kl.Flatten()],
+        *[kl.Linear(17), kl.Tanh(), kl.Linear(3)],
+    ],
+    "normalised": [
+        *[kl.Conv2d(5, 3), kl.BatchNorm2d(), kl.ReLU(), kl.MaxPool2d(2), kl.Flatten()],
+        *[kl.Linear(17), kl.LayerNorm(), kl.ReLU(), kl.Dropout(0.2)],
+        *[kl.Linear(6), kl.BatchNorm1d(), kl.ReLU(), kl.Linear(3)],
+    ],
+}
+
+
+def learner(rule: str, optimizer: str, seeds: list[int], layers: str = "plain") -> kl.Learner:
+    net = kl.Network(LAYERS[layers], input_shape=(3, 8, 9), runs=len(seeds), seeds=seeds)
     return kl.Learner(net, loss="cross_entropy", optimizer=OPTIMIZERS[optimizer](), rules=RULES[rule]())
 
 
@@ -96,18 +105,18 @@ def test_every_optimizer_is_here() -> None:
     assert {type(rule) for make in RULES.values() for rule in make()} == set(kl.rules)
 
 
-@pytest.mark.parametrize(("rule", "optimizer"), PAIRS)
-def test_alone_among_others_and_on_threads(rule: str, optimizer: str) -> None:
+@pytest.mark.parametrize(("rule", "optimizer", "layers"), PAIRS)
+def test_alone_among_others_and_on_threads(rule: str, optimizer: str, layers: str) -> None:
     kl.set_threads(1)
-    together = learner(rule, optimizer, SEEDS)
+    together = learner(rule, optimizer, SEEDS, layers)
     history = train(together)
     state = together.state()
     kl.set_threads(2)
-    on_two = learner(rule, optimizer, SEEDS)
+    on_two = learner(rule, optimizer, SEEDS, layers)
     assert train(on_two).loss.tobytes() == history.loss.tobytes()
     assert_same_state(on_two.state(), state)
     for run in (0, 4, 6):
-        alone = learner(rule, optimizer, [SEEDS[run]])
+        alone = learner(rule, optimizer, [SEEDS[run]], layers)
         assert train(alone, slice(run, run + 1)).loss.tobytes() == history.loss[run : run + 1].tobytes()
         assert_same_state(alone.state(), {name: value[run : run + 1] for name, value in state.items()})
 
@@ -181,9 +190,9 @@ def test_one_sample_is_learned_as_one_of_a_batch_is(momentum: float, decay: floa
     assert_same_state(online.state(), stored.state())
 
 
-@pytest.mark.parametrize(("rule", "optimizer"), PAIRS)
-def test_saved_and_loaded(rule: str, optimizer: str, tmp_path: Path) -> None:
-    whole, first = learner(rule, optimizer, SEEDS), learner(rule, optimizer, SEEDS)
+@pytest.mark.parametrize(("rule", "optimizer", "layers"), PAIRS)
+def test_saved_and_loaded(rule: str, optimizer: str, layers: str, tmp_path: Path) -> None:
+    whole, first = (learner(rule, optimizer, SEEDS, layers) for _ in range(2))
     train(whole, epochs=3)
     train(first, epochs=1)
     first.save(tmp_path / "learner.safetensors")

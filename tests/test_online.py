@@ -27,14 +27,16 @@ COMMANDS = {
 OPTIMIZERS = {
     "bp": kl.SGD,
     "adam": kl.Adam,
+    "adamw": kl.AdamW,
+    "upgd": kl.UPGD,
     "idbd": kl.IDBD,
     "autostep": kl.Autostep,
     "obgd": kl.ObGD,
     "adaptive-obgd": kl.AdaptiveObGD,
     "meta-optimize": kl.MetaOptimize,
 }
-RULES = {"cbp": kl.ContinualBackprop, "noise": kl.ShrinkAndPerturb, "redo": kl.ReDo}
-REPLACING = ["--replacement-rate", "0.01", "--period", "20"]
+RULES = {"cbp": kl.ContinualBackprop, "noise": kl.ShrinkAndPerturb, "redo": kl.ReDo, "snr": kl.SNR}
+REPLACING = ["--replacement-rate", "0.01", "--period", "20", "--silence", "10"]
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +80,7 @@ def test_runs_that_give_out_are_told(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_methods_are_optimizers_and_rules() -> None:
-    assert len(learners.KINDS) == len(OPTIMIZERS) * 4
+    assert len(learners.KINDS) == len(OPTIMIZERS) * (1 + len(RULES))
     for name, kind in learners.KINDS.items():
         made: Any = kind()
         assert made.name == name
@@ -202,7 +204,7 @@ def test_killed_and_resumed(name: str, folder: Path) -> None:
             ["regression", "--method", "linear", "--hidden", "9"],
             "klopf: --hidden is an option of networks, got only linear",
         ),
-        (["track", "--method", "cbp"], "klopf track: --method: expected one of lms, adam, idbd, autostep"),
+        (["track", "--method", "cbp"], "klopf track: --method: expected one of lms, adam, adamw, upgd, idbd"),
         (
             ["track", "--method", "lms", "--scope", "unit"],
             "klopf: --scope is an option of idbd, autostep, obgd",

@@ -31,7 +31,7 @@ METHODS = ("ac", "ac-discrete", "q", "sarsa", "td")
 
 
 def network(seeds: list[int], outputs: int, stream: int, inputs: int = INPUTS) -> kl.Network:
-    body = [layer for _ in range(2) for layer in (kl.Linear(9), kl.LayerNorm(), kl.LeakyReLU())]
+    body = [layer for _ in range(2) for layer in (kl.Linear(9), kl.LayerNorm(affine=False), kl.LeakyReLU())]
     return kl.Network(
         [*body, kl.Linear(outputs)], (inputs,), runs=len(seeds), seeds=seeds, init="lecun", stream=stream
     )
@@ -305,7 +305,7 @@ def test_prediction_learns() -> None:
 @pytest.mark.usefixtures("device")
 def test_a_first_layer_of_zeros_learns() -> None:
     """Of few inputs sparse weights leave none, so that LayerNorm sees zeros: learning begins all the same."""
-    layers = [kl.Linear(32), kl.LayerNorm(), kl.LeakyReLU(0.01), kl.Linear(ACTIONS)]
+    layers = [kl.Linear(32), kl.LayerNorm(affine=False), kl.LeakyReLU(0.01), kl.Linear(ACTIONS)]
     net = kl.Network(layers, (INPUTS,), runs=2, init="sparse")
     before = net.state_dict()
     assert (before["0.weight"] == 0).all()

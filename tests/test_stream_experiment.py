@@ -166,7 +166,8 @@ def test_killed_and_resumed(folder: Path) -> None:
         (["--env", "Aunt"], "klopf: [env] Environment `Aunt` doesn't exist."),
         (
             ["--beta2", "0.9"],
-            "klopf: --beta2 is an option of +adaptive-obgd, +intentional, +adam, +meta-optimize, got only ac",
+            "klopf: --beta2 is an option of +adaptive-obgd, +intentional, +adam, +adamw, +meta-optimize, "
+            "got only ac",
         ),
         (["--discount", "1.5"], "klopf: [stream] discount must be in [0, 1], got 1.5"),
         (

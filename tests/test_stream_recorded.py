@@ -51,7 +51,8 @@ def parameters(entries: dict[str, NDArray[Any]], when: str) -> dict[str, dict[st
 
 
 def network(weights: dict[str, NDArray[Any]], stream: int) -> kl.Network:
-    body = [layer for _ in range(2) for layer in (kl.Linear(16), kl.LayerNorm(), kl.LeakyReLU(0.01))]
+    norm = kl.LayerNorm(affine=False)
+    body = [layer for _ in range(2) for layer in (kl.Linear(16), norm, kl.LeakyReLU(0.01))]
     made = kl.Network([*body, kl.Linear(len(weights["6.bias"]))], (6,), stream=stream)
     made.load_state_dict({name: value[None].astype(np.float32) for name, value in weights.items()})
     return made

@@ -44,7 +44,7 @@ def test_step_size_rules_along_traces(case: tuple[str, dict[str, Any]]) -> None:
     kind, options = case
     layers = [
         ("Linear", (5,)),
-        ("LayerNorm", ()),
+        ("LayerNorm", (1e-5, False)),
         ("LeakyReLU", ()),
         ("Linear", (4,)),
         ("Tanh", ()),

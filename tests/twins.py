@@ -31,7 +31,10 @@ def draw_weights(net: kl.Network, rng: np.random.Generator, scale: float = 1.0) 
     state = {}
     for name, value in net.state_dict().items():
         fan_in = int(np.prod(value.shape[2:])) if name.endswith("weight") else 4
-        state[name] = (scale * rng.normal(size=value.shape) / np.sqrt(fan_in)).astype(np.float32)
+        drawn = scale * rng.normal(size=value.shape) / np.sqrt(fan_in)
+        if name.endswith("running_var"):
+            drawn = 0.5 + np.abs(drawn)
+        state[name] = drawn.astype(np.float32)
     net.load_state_dict(state)
     return state
 

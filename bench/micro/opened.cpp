@@ -7,7 +7,7 @@ namespace klopf::micro {
 Opened::Opened(const Case& of, int runs, const std::string& device, const std::string& precision, int copies)
     : net_(network(of, runs, device, precision)), data_(of, *net_, of.batch, runs > 1) {
   WorkLayout memory;
-  const Tape tape = net_->record(memory, of.batch, true);
+  const Tape tape = net_->record(memory, of.batch, {.training = true});
   const auto step = layout_.add<int64_t>("step");
   alive_ = layout_.add<int32_t>("alive");
   Program observe, update;

@@ -212,6 +212,17 @@ const char* adam_doc = R"(Adam (Kingma and Ba 2015), with step counts of each we
 
 Each number may be an array [R], one value a run.)";
 
+const char* adamw_doc =
+    R"(Adam whose decay of weights is beside the gradient (Loshchilov and Hutter 2019): w <- w - alpha lambda w, then Adam.
+
+Each number may be an array [R].)";
+
+const char* upgd_doc = R"(Utility-based perturbed gradient descent (Elsayed and Mahmood 2024): weights of little utility change most.
+
+u <- beta u + (1 - beta)(-g w); s = sigmoid(u / (1 - beta^t) / m), m the largest utility of all weights;
+w <- (1 - alpha lambda) w - c alpha (g + sigma xi)(1 - s), xi standard normal. Where no utility is above zero s is a half.
+t counts the updates of each weight, so that a replaced unit begins anew. Each number may be an array [R].)";
+
 const char* idbd_doc = R"(Incremental delta-bar-delta (Sutton 1992): step sizes by gradient descent on the error that follows.
 
 beta <- beta - theta g h; alpha = e^beta; w <- w - alpha g; h <- [1 - alpha c]^+ h - alpha g, where g is a weight's
@@ -264,7 +275,23 @@ outgoing weights and statistics zero. Each number may be an array [R].)";
 
 const char* layer_norm_doc = R"((x - mean) / sqrt(variance + epsilon) over the numbers of a sample (Ba, Kiros and Hinton 2016).
 
-Without gain and bias, as in streaming agents.)";
+Then, if `affine`, weight times that plus bias: of each number, [R, U] or [R, C, H, W]. Streaming agents have neither.)";
+
+const char* batch_norm1d_doc = R"((x - mean) / sqrt(variance + epsilon) of each unit over a batch (Ioffe and Szegedy 2015).
+
+Then, if `affine`, weight times that plus bias, [R, U]. Inference, such as evaluation, takes running_mean and running_var [R, U],
+which follow the batches that are learned (the variance over the n - 1 deviation): no other step changes them. A batch must
+have two samples.)";
+
+const char* batch_norm2d_doc =
+    R"((x - mean) / sqrt(variance + epsilon) of each channel over a batch and all positions (Ioffe and Szegedy 2015).
+
+The rest as BatchNorm1d; arrays are [R, C].)";
+
+const char* dropout_doc = R"(Each number is zero with `probability`, and else divided by 1 - probability (Srivastava et al. 2014).
+
+Inference, such as evaluation, leaves numbers as they are. What is dropped depends on the run's seed, the update and the
+place in the batch: two forward passes before one update drop the same.)";
 
 const char* log_std_doc = R"(Last layer of a Gaussian policy: log sigma of every action, the same for all inputs.
 
@@ -281,6 +308,14 @@ const char* redo_doc = R"(Replacement of dormant units (ReDo; Sokar et al. 2023)
 Every `period` updates each hidden layer's units whose mean |activity| in the last batch, over the layer's mean, is at
 most `threshold` begin anew: incoming weights drawn, bias, outgoing weights and statistics zero. Each number may be an
 array [R].)";
+
+const char* snr_doc = R"(Self-normalised resets (SNR; Farias and Jozefiak 2024): replacement of units that are silent for unusually long.
+
+A unit is silent in a batch in which it is zero on all samples at all positions, and then for as many samples as the batch
+has. It is replaced once it is silent for longer than a limit: first `threshold`, then, looked at every `period` updates, the
+`percentile` of its silences since the last look (the one that ended with its replacement counts too), or where that is not
+below the limit, twice the limit; never less than a batch or more than `longest`. Silences of 16 samples and more are
+counted in eight bins to each doubling. Needs ReLU units. Each number may be an array [R].)";
 
 const char* shrink_and_perturb_doc = R"(Perturbation of Shrink and Perturb (Ash and Adams 2020), every step.
 
@@ -300,11 +335,16 @@ void bind_specs(py::module_& m) {
       bind<Tanh>(m, "Tanh", "Hyperbolic tangent."),
       bind<Sigmoid>(m, "Sigmoid", "1 / (1 + exp(-x))."),
       bind<LayerNorm>(m, "LayerNorm", layer_norm_doc),
+      bind<BatchNorm1d>(m, "BatchNorm1d", batch_norm1d_doc),
+      bind<BatchNorm2d>(m, "BatchNorm2d", batch_norm2d_doc),
+      bind<Dropout>(m, "Dropout", dropout_doc),
       bind<LogStd>(m, "LogStd", log_std_doc));
   bind<ClippedPolicy>(m, "ClippedPolicy", clipped_policy_doc);
   m.attr("optimizers") = py::make_tuple(
       bind<SGD>(m, "SGD", sgd_doc),
       bind<Adam>(m, "Adam", adam_doc),
+      bind<AdamW>(m, "AdamW", adamw_doc),
+      bind<UPGD>(m, "UPGD", upgd_doc),
       bind<IDBD>(m, "IDBD", idbd_doc),
       bind<Autostep>(m, "Autostep", autostep_doc),
       bind<ObGD>(m, "ObGD", obgd_doc),
@@ -315,6 +355,7 @@ void bind_specs(py::module_& m) {
   m.attr("rules") = py::make_tuple(
       bind<ContinualBackprop>(m, "ContinualBackprop", continual_backprop_doc),
       bind<ReDo>(m, "ReDo", redo_doc),
+      bind<SNR>(m, "SNR", snr_doc),
       bind<ShrinkAndPerturb>(m, "ShrinkAndPerturb", shrink_and_perturb_doc));
 }
 // clang-format on

@@ -16,13 +16,19 @@ __all__: list[str] = [
     "IDBD",
     "PPO",
     "SGD",
+    "SNR",
+    "UPGD",
     "Adam",
+    "AdamW",
     "AdaptiveObGD",
     "Autostep",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "ClippedPolicy",
     "ContinualBackprop",
     "Conv2d",
     "DeviceArray",
+    "Dropout",
     "Error",
     "Evaluation",
     "Flatten",
@@ -91,22 +97,124 @@ class LogStd:
         log sigma at birth
         """
 
-class LayerNorm:
+class Dropout:
     """
-    (x - mean) / sqrt(variance + epsilon) over the numbers of a sample (Ba, Kiros and Hinton 2016).
+    Each number is zero with `probability`, and else divided by 1 - probability (Srivastava et al. 2014).
 
-    Without gain and bias, as in streaming agents.
+    Inference, such as evaluation, leaves numbers as they are. What is dropped depends on the run's seed, the update and the
+    place in the batch: two forward passes before one update drop the same.
 
     Args:
-        epsilon: added to the variance before its root
+        probability: of a number to be zero, in [0, 1)
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
-    def __init__(self, epsilon: float = 1e-05) -> None: ...
+    def __init__(self, probability: float = 0.5) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
         """
         The options by name, as plain values.
+        """
+    @property
+    def probability(self) -> float:
+        """
+        of a number to be zero, in [0, 1)
+        """
+
+class BatchNorm2d:
+    """
+    (x - mean) / sqrt(variance + epsilon) of each channel over a batch and all positions (Ioffe and Szegedy 2015).
+
+    The rest as BatchNorm1d; arrays are [R, C].
+
+    Args:
+        epsilon: added to the variance before its root
+        momentum: share of a batch in the running mean and variance, in [0, 1]
+        affine: whether a gain and a bias for each unit follow, which are learned
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(self, epsilon: float = 1e-05, momentum: float = 0.1, affine: bool = True) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def affine(self) -> bool:
+        """
+        whether a gain and a bias for each unit follow, which are learned
+        """
+    @property
+    def epsilon(self) -> float:
+        """
+        added to the variance before its root
+        """
+    @property
+    def momentum(self) -> float:
+        """
+        share of a batch in the running mean and variance, in [0, 1]
+        """
+
+class BatchNorm1d:
+    """
+    (x - mean) / sqrt(variance + epsilon) of each unit over a batch (Ioffe and Szegedy 2015).
+
+    Then, if `affine`, weight times that plus bias, [R, U]. Inference, such as evaluation, takes running_mean and running_var [R, U],
+    which follow the batches that are learned (the variance over the n - 1 deviation): no other step changes them. A batch must
+    have two samples.
+
+    Args:
+        epsilon: added to the variance before its root
+        momentum: share of a batch in the running mean and variance, in [0, 1]
+        affine: whether a gain and a bias for each unit follow, which are learned
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(self, epsilon: float = 1e-05, momentum: float = 0.1, affine: bool = True) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def affine(self) -> bool:
+        """
+        whether a gain and a bias for each unit follow, which are learned
+        """
+    @property
+    def epsilon(self) -> float:
+        """
+        added to the variance before its root
+        """
+    @property
+    def momentum(self) -> float:
+        """
+        share of a batch in the running mean and variance, in [0, 1]
+        """
+
+class LayerNorm:
+    """
+    (x - mean) / sqrt(variance + epsilon) over the numbers of a sample (Ba, Kiros and Hinton 2016).
+
+    Then, if `affine`, weight times that plus bias: of each number, [R, U] or [R, C, H, W]. Streaming agents have neither.
+
+    Args:
+        epsilon: added to the variance before its root
+        affine: whether a gain and a bias for each number follow, which are learned
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(self, epsilon: float = 1e-05, affine: bool = True) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def affine(self) -> bool:
+        """
+        whether a gain and a bias for each number follow, which are learned
         """
     @property
     def epsilon(self) -> float:
@@ -696,19 +804,82 @@ class IDBD:
         alpha_0, where every step size begins
         """
 
-class Adam:
+class UPGD:
     """
-    Adam (Kingma and Ba 2015), with step counts of each weight so that a replaced unit begins anew.
+    Utility-based perturbed gradient descent (Elsayed and Mahmood 2024): weights of little utility change most.
 
-    Each number may be an array [R], one value a run.
+    u <- beta u + (1 - beta)(-g w); s = sigmoid(u / (1 - beta^t) / m), m the largest utility of all weights;
+    w <- (1 - alpha lambda) w - c alpha (g + sigma xi)(1 - s), xi standard normal. Where no utility is above zero s is a half.
+    t counts the updates of each weight, so that a replaced unit begins anew. Each number may be an array [R].
+
+    Args:
+        step_size: alpha
+        weight_decay: lambda: weights also move by -alpha lambda w (biases included)
+        utility_decay: beta of the running utility, in [0, 1)
+        noise: sigma of the normal noise that is added to gradients
+        factor: c of the step: 1 in the published experiments, 2 in the published library
+        maximum: of the "uncorrected" (as published code) or the "corrected" utilities (as the paper), by which utilities are divided
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        step_size: _PerRun = 0.01,
+        weight_decay: _PerRun = 0.0,
+        utility_decay: _PerRun = 0.999,
+        noise: _PerRun = 0.001,
+        factor: _PerRun = 1.0,
+        maximum: str = "uncorrected",
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def factor(self) -> float | list[float]:
+        """
+        c of the step: 1 in the published experiments, 2 in the published library
+        """
+    @property
+    def maximum(self) -> str:
+        """
+        of the "uncorrected" (as published code) or the "corrected" utilities (as the paper), by which utilities are divided
+        """
+    @property
+    def noise(self) -> float | list[float]:
+        """
+        sigma of the normal noise that is added to gradients
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        alpha
+        """
+    @property
+    def utility_decay(self) -> float | list[float]:
+        """
+        beta of the running utility, in [0, 1)
+        """
+    @property
+    def weight_decay(self) -> float | list[float]:
+        """
+        lambda: weights also move by -alpha lambda w (biases included)
+        """
+
+class AdamW:
+    """
+    Adam whose decay of weights is beside the gradient (Loshchilov and Hutter 2019): w <- w - alpha lambda w, then Adam.
+
+    Each number may be an array [R].
 
     Args:
         step_size: alpha
         beta1: decay of the first moment, in [0, 1)
         beta2: decay of the second moment, in [0, 1)
-        epsilon: added to the root of the second moment
-        weight_decay: lambda, added to the gradient as lambda w (biases included)
-        epsilon_at: "corrected" (as PyTorch) or "raw": whether epsilon is added after or before the bias correction
+        epsilon: added to the root of the second moment, after the bias correction
+        weight_decay: lambda: weights also move by -alpha lambda w (biases included)
+        decay_to: "zero", or the "initial" weights w_0: then by -alpha lambda (w - w_0)
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
@@ -718,8 +889,8 @@ class Adam:
         beta1: _PerRun = 0.9,
         beta2: _PerRun = 0.999,
         epsilon: _PerRun = 1e-08,
-        weight_decay: _PerRun = 0.0,
-        epsilon_at: str = "corrected",
+        weight_decay: _PerRun = 0.01,
+        decay_to: str = "zero",
     ) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
@@ -735,6 +906,74 @@ class Adam:
     def beta2(self) -> float | list[float]:
         """
         decay of the second moment, in [0, 1)
+        """
+    @property
+    def decay_to(self) -> str:
+        """
+        "zero", or the "initial" weights w_0: then by -alpha lambda (w - w_0)
+        """
+    @property
+    def epsilon(self) -> float | list[float]:
+        """
+        added to the root of the second moment, after the bias correction
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        alpha
+        """
+    @property
+    def weight_decay(self) -> float | list[float]:
+        """
+        lambda: weights also move by -alpha lambda w (biases included)
+        """
+
+class Adam:
+    """
+    Adam (Kingma and Ba 2015), with step counts of each weight so that a replaced unit begins anew.
+
+    Each number may be an array [R], one value a run.
+
+    Args:
+        step_size: alpha
+        beta1: decay of the first moment, in [0, 1)
+        beta2: decay of the second moment, in [0, 1)
+        epsilon: added to the root of the second moment
+        weight_decay: lambda, added to the gradient as lambda w (biases included)
+        epsilon_at: "corrected" (as PyTorch) or "raw": whether epsilon is added after or before the bias correction
+        decay_to: "zero", or the "initial" weights w_0: then as lambda (w - w_0)
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        step_size: _PerRun = 0.001,
+        beta1: _PerRun = 0.9,
+        beta2: _PerRun = 0.999,
+        epsilon: _PerRun = 1e-08,
+        weight_decay: _PerRun = 0.0,
+        epsilon_at: str = "corrected",
+        decay_to: str = "zero",
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def beta1(self) -> float | list[float]:
+        """
+        decay of the first moment, in [0, 1)
+        """
+    @property
+    def beta2(self) -> float | list[float]:
+        """
+        decay of the second moment, in [0, 1)
+        """
+    @property
+    def decay_to(self) -> str:
+        """
+        "zero", or the "initial" weights w_0: then as lambda (w - w_0)
         """
     @property
     def epsilon(self) -> float | list[float]:
@@ -767,16 +1006,26 @@ class SGD:
         step_size: alpha
         momentum: mu, in [0, 1)
         weight_decay: lambda, added to the gradient as lambda w (biases included)
+        decay_to: "zero", or the "initial" weights w_0: then as lambda (w - w_0)
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
     def __init__(
-        self, step_size: _PerRun = 0.01, momentum: _PerRun = 0.0, weight_decay: _PerRun = 0.0
+        self,
+        step_size: _PerRun = 0.01,
+        momentum: _PerRun = 0.0,
+        weight_decay: _PerRun = 0.0,
+        decay_to: str = "zero",
     ) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
         """
         The options by name, as plain values.
+        """
+    @property
+    def decay_to(self) -> str:
+        """
+        "zero", or the "initial" weights w_0: then as lambda (w - w_0)
         """
     @property
     def momentum(self) -> float | list[float]:
@@ -815,6 +1064,71 @@ class ShrinkAndPerturb:
     def noise(self) -> float | list[float]:
         """
         sigma of the normal noise added to every weight and bias after each step
+        """
+
+class SNR:
+    """
+    Self-normalised resets (SNR; Farias and Jozefiak 2024): replacement of units that are silent for unusually long.
+
+    A unit is silent in a batch in which it is zero on all samples at all positions, and then for as many samples as the batch
+    has. It is replaced once it is silent for longer than a limit: first `threshold`, then, looked at every `period` updates, the
+    `percentile` of its silences since the last look (the one that ended with its replacement counts too), or where that is not
+    below the limit, twice the limit; never less than a batch or more than `longest`. Silences of 16 samples and more are
+    counted in eight bins to each doubling. Needs ReLU units. Each number may be an array [R].
+
+    Args:
+        percentile: of a unit's silences that it is replaced after, in (0, 1)
+        period: updates from one look at the silences to the next
+        threshold: samples of silence after which a unit is replaced before the first look
+        longest: samples that this may become
+        reset_optimizer_state: zero what the optimizer keeps for the weights that begin anew
+        init: distribution of new incoming weights: an initialiser's name; None: the network's
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        percentile: _PerRun = 0.99,
+        period: _PerRun = 1000.0,
+        threshold: _PerRun = 1000.0,
+        longest: _PerRun = 20000.0,
+        reset_optimizer_state: bool = True,
+        init: str | None = None,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def init(self) -> str | None:
+        """
+        distribution of new incoming weights: an initialiser's name; None: the network's
+        """
+    @property
+    def longest(self) -> float | list[float]:
+        """
+        samples that this may become
+        """
+    @property
+    def percentile(self) -> float | list[float]:
+        """
+        of a unit's silences that it is replaced after, in (0, 1)
+        """
+    @property
+    def period(self) -> float | list[float]:
+        """
+        updates from one look at the silences to the next
+        """
+    @property
+    def reset_optimizer_state(self) -> bool:
+        """
+        zero what the optimizer keeps for the weights that begin anew
+        """
+    @property
+    def threshold(self) -> float | list[float]:
+        """
+        samples of silence after which a unit is replaced before the first look
         """
 
 class ReDo:
@@ -1001,7 +1315,19 @@ class Network:
     def __init__(
         self,
         layers: collections.abc.Sequence[
-            Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid | LayerNorm | LogStd
+            Linear
+            | Conv2d
+            | MaxPool2d
+            | Flatten
+            | ReLU
+            | LeakyReLU
+            | Tanh
+            | Sigmoid
+            | LayerNorm
+            | BatchNorm1d
+            | BatchNorm2d
+            | Dropout
+            | LogStd
         ],
         input_shape: collections.abc.Sequence[typing.SupportsIndex],
         runs: typing.SupportsIndex = 1,
@@ -1085,7 +1411,21 @@ class Network:
     @property
     def layers(
         self,
-    ) -> list[Linear | Conv2d | MaxPool2d | Flatten | ReLU | LeakyReLU | Tanh | Sigmoid | LayerNorm | LogStd]:
+    ) -> list[
+        Linear
+        | Conv2d
+        | MaxPool2d
+        | Flatten
+        | ReLU
+        | LeakyReLU
+        | Tanh
+        | Sigmoid
+        | LayerNorm
+        | BatchNorm1d
+        | BatchNorm2d
+        | Dropout
+        | LogStd
+    ]:
         """
         As given.
         """
@@ -1184,8 +1524,18 @@ class Learner:
         network: Network,
         *,
         loss: str | ClippedPolicy,
-        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD | MetaOptimize | Intentional | SwiftTD,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb] = [],
+        optimizer: SGD
+        | Adam
+        | AdamW
+        | UPGD
+        | IDBD
+        | Autostep
+        | ObGD
+        | AdaptiveObGD
+        | MetaOptimize
+        | Intentional
+        | SwiftTD,
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb] = [],
         max_gradient_norm: numpy.typing.ArrayLike | None = None,
     ) -> None: ...
     def apply(self) -> list[numpy.typing.NDArray[numpy.bool]]:
@@ -1355,8 +1705,18 @@ class PPO:
         value: Network,
         *,
         loss: ClippedPolicy,
-        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD | MetaOptimize | Intentional | SwiftTD,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb] = [],
+        optimizer: SGD
+        | Adam
+        | AdamW
+        | UPGD
+        | IDBD
+        | Autostep
+        | ObGD
+        | AdaptiveObGD
+        | MetaOptimize
+        | Intentional
+        | SwiftTD,
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb] = [],
         steps: typing.SupportsIndex = 2048,
         epochs: typing.SupportsIndex = 10,
         batch_size: typing.SupportsIndex = 128,
@@ -1490,9 +1850,10 @@ class StreamAgent:
         *,
         method: str,
         distribution: str,
-        optimizer: SGD | Adam | IDBD | Autostep | ObGD | AdaptiveObGD | MetaOptimize | Intentional | SwiftTD,
-        value_optimizer: SGD
+        optimizer: SGD
         | Adam
+        | AdamW
+        | UPGD
         | IDBD
         | Autostep
         | ObGD
@@ -1500,7 +1861,18 @@ class StreamAgent:
         | MetaOptimize
         | Intentional
         | SwiftTD,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | ShrinkAndPerturb],
+        value_optimizer: SGD
+        | Adam
+        | AdamW
+        | UPGD
+        | IDBD
+        | Autostep
+        | ObGD
+        | AdaptiveObGD
+        | MetaOptimize
+        | Intentional
+        | SwiftTD,
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb],
         discount: numpy.typing.ArrayLike,
         trace_decay: numpy.typing.ArrayLike,
         entropy: numpy.typing.ArrayLike,
@@ -1690,12 +2062,31 @@ layers: tuple[
     type[Tanh],
     type[Sigmoid],
     type[LayerNorm],
+    type[BatchNorm1d],
+    type[BatchNorm2d],
+    type[Dropout],
     type[LogStd],
-] = (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LayerNorm, LogStd)
+] = (
+    Linear,
+    Conv2d,
+    MaxPool2d,
+    Flatten,
+    ReLU,
+    LeakyReLU,
+    Tanh,
+    Sigmoid,
+    LayerNorm,
+    BatchNorm1d,
+    BatchNorm2d,
+    Dropout,
+    LogStd,
+)
 losses: tuple[str, ...] = ("cross_entropy", "mse", "squared_error")
 optimizers: tuple[
     type[SGD],
     type[Adam],
+    type[AdamW],
+    type[UPGD],
     type[IDBD],
     type[Autostep],
     type[ObGD],
@@ -1703,10 +2094,11 @@ optimizers: tuple[
     type[MetaOptimize],
     type[Intentional],
     type[SwiftTD],
-] = (SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD)
-rules: tuple[type[ContinualBackprop], type[ReDo], type[ShrinkAndPerturb]] = (
+] = (SGD, Adam, AdamW, UPGD, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD)
+rules: tuple[type[ContinualBackprop], type[ReDo], type[SNR], type[ShrinkAndPerturb]] = (
     ContinualBackprop,
     ReDo,
+    SNR,
     ShrinkAndPerturb,
 )
 utilities: tuple[str, ...] = (

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from klopf import _core
 from klopf.network import Network
 
-Rule = _core.ContinualBackprop | _core.ReDo | _core.ShrinkAndPerturb
+Rule = _core.ContinualBackprop | _core.ReDo | _core.SNR | _core.ShrinkAndPerturb
 Optimizer = (
     _core.SGD
     | _core.Adam
+    | _core.AdamW
+    | _core.UPGD
     | _core.IDBD
     | _core.Autostep
     | _core.ObGD

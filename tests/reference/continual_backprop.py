@@ -92,12 +92,18 @@ class ContinualBackprop:
         incoming["weight"][units] = self.chance.new_incoming(index, units)
         incoming["bias"][units] = 0.0
         outgoing["weight"][:, fed] = 0.0
+        between = range(group.first + 1, group.next)
+        begun = {at: layers[at].begin(units, group.size) for at in between}
         for statistic in (group.age, group.utility_trace, group.activity_trace):
             statistic[units] = 0.0
         if self.settings.reset_optimizer_state:
             optimizer.reset(f"{group.first}.weight", units)
             optimizer.reset(f"{group.first}.bias", units)
             optimizer.reset(f"{group.next}.weight", (slice(None), fed))
+            for at, names in begun.items():
+                for name, numbers in names:
+                    shape = layers[at].weights[name].shape
+                    optimizer.reset(f"{at}.{name}", np.unravel_index(numbers, shape))
 
 
 def replacements_due(settings: Settings, eligible: Mask, carry: float, coin: float) -> tuple[int, float]:

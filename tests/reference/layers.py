@@ -14,17 +14,26 @@ from .arrays import Array, Integers
 class Layer:
     """A function y = f(x) with optional parameters `weights["weight"]`, `weights["bias"]`."""
 
-    parametric = False
+    parametric = False  # whether it has units
 
     def __init__(self) -> None:
         self.weights: dict[str, Array] = {}
+        self.buffers: dict[str, Array] = {}  # state that is not learned
         self.gradients: dict[str, Array] = {}
+        self.training = True
 
     def forward(self, x: Array) -> Array:
         raise NotImplementedError
 
     def backward(self, grad_y: Array) -> Array:
         raise NotImplementedError
+
+    def follow(self) -> None:
+        """What an update changes besides weights."""
+
+    def begin(self, units: Integers, size: int) -> list[tuple[str, Integers]]:
+        """Begins anew what belongs to some of `size` units before it: (name, indices) of weights."""
+        return []
 
 
 class Linear(Layer):
@@ -141,24 +150,114 @@ class ReLU(LeakyReLU):
         super().__init__(slope=0.0)
 
 
-class LayerNorm(Layer):
-    """(x - mean) / sqrt(variance + epsilon) over the numbers of a sample."""
+class Normalisation(Layer):
+    """(x - mean) / sqrt(variance + epsilon), and perhaps weight times that plus bias."""
 
-    def __init__(self, epsilon: float = 1e-5) -> None:
+    def __init__(self, epsilon: float) -> None:
         super().__init__()
         self.epsilon = epsilon
 
-    def forward(self, x: Array) -> Array:
-        self.axes = tuple(range(1, x.ndim))
-        centred = x - x.mean(axis=self.axes, keepdims=True)
-        self.deviation = np.sqrt((centred**2).mean(axis=self.axes, keepdims=True) + self.epsilon)
-        self.y = centred / self.deviation
+    def normalise(self, x: Array, axes: tuple[int, ...]) -> Array:
+        """x with mean 0 and variance 1 over some axes."""
+        self.axes = axes
+        self.mean = x.mean(axis=axes, keepdims=True)
+        self.variance = ((x - self.mean) ** 2).mean(axis=axes, keepdims=True)
+        self.deviation = np.sqrt(self.variance + self.epsilon)
+        self.y = (x - self.mean) / self.deviation
         return np.asarray(self.y)
 
+    def along(self, name: str) -> Array:
+        """Parameters as they meet activities: of numbers as they are, of channels [C, 1, 1] for images."""
+        weight = self.weights[name]
+        return weight if weight.ndim == self.y.ndim - 1 else weight.reshape(-1, *[1] * (self.y.ndim - 2))
+
+    def scale(self, y: Array) -> Array:
+        self.y = y
+        return np.asarray(y * self.along("weight") + self.along("bias")) if self.weights else y
+
+    def begin(self, units: Integers, size: int) -> list[tuple[str, Integers]]:
+        for name, value in self.weights.items():
+            value.reshape(size, -1)[units] = float(name == "weight")
+            numbers = np.arange(value.size).reshape(size, -1)[units].ravel()
+        return [(name, numbers) for name in self.weights]
+
     def backward(self, grad_y: Array) -> Array:
+        if self.weights:
+            shape = self.weights["weight"].shape
+            over = (0,) if len(shape) == grad_y.ndim - 1 else (0, *range(2, grad_y.ndim))
+            self.gradients = {
+                "weight": (grad_y * self.y).sum(axis=over),
+                "bias": grad_y.sum(axis=over),
+            }
+            grad_y = grad_y * self.along("weight")
         along = (grad_y * self.y).mean(axis=self.axes, keepdims=True)
         centred = grad_y - grad_y.mean(axis=self.axes, keepdims=True)
         return np.asarray((centred - self.y * along) / self.deviation)
+
+
+class LayerNorm(Normalisation):
+    """Over the numbers of a sample."""
+
+    def __init__(self, epsilon: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(epsilon)
+
+    def forward(self, x: Array) -> Array:
+        return self.scale(self.normalise(x, tuple(range(1, x.ndim))))
+
+
+class BatchNorm1d(Normalisation):
+    """Over a batch and all positions, for each unit; at inference by means that run."""
+
+    def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
+        super().__init__(epsilon)
+        self.momentum = momentum
+
+    def forward(self, x: Array) -> Array:
+        over = (0, *range(2, x.ndim))
+        if self.training:
+            return self.scale(self.normalise(x, over))
+        mean, variance = (
+            self.buffers[name].reshape(-1, *[1] * (x.ndim - 2)) for name in ("running_mean", "running_var")
+        )
+        return self.scale((x - mean) / np.sqrt(variance + self.epsilon))
+
+    def follow(self) -> None:
+        count = self.y.size / self.mean.size
+        for name, now in (
+            ("running_mean", self.mean.ravel()),
+            ("running_var", self.variance.ravel() * count / (count - 1)),
+        ):
+            self.buffers[name] = (1 - self.momentum) * self.buffers[name] + self.momentum * now
+
+    def begin(self, units: Integers, size: int) -> list[tuple[str, Integers]]:
+        self.buffers["running_mean"][units] = 0.0
+        self.buffers["running_var"][units] = 1.0
+        return super().begin(units, size)
+
+
+class BatchNorm2d(BatchNorm1d):
+    """The same of channels."""
+
+
+class Dropout(Layer):
+    """What is not kept is zero, the rest larger by as much. `keep` [B, ...] must be set before."""
+
+    keep: Array | None = None
+
+    def __init__(self, probability: float = 0.5) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def factor(self, x: Array) -> Array | float:
+        if not self.training or self.keep is None:
+            return 1.0
+        return np.asarray(self.keep.reshape(x.shape) / (1 - self.probability))
+
+    def forward(self, x: Array) -> Array:
+        return np.asarray(x * self.factor(x))
+
+    def backward(self, grad_y: Array) -> Array:
+        return np.asarray(grad_y * self.factor(grad_y))
 
 
 class Tanh(Layer):
@@ -207,7 +306,10 @@ def channel_product(x: Array, weight: Array) -> Array:
 
 LAYERS: dict[str, type[Layer]] = {
     cls.__name__: cls
-    for cls in (Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, LayerNorm, Tanh, Sigmoid)
+    for cls in (
+        *(Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid),
+        *(LayerNorm, BatchNorm1d, BatchNorm2d, Dropout),
+    )
 }
 
 

@@ -27,11 +27,17 @@ class Network:
         """Copies every parameter in, as float64."""
         for name, value in weights.items():
             index, kind = name.split(".")
-            self.layers[int(index)].weights[kind] = np.array(value, np.float64)
+            layer = self.layers[int(index)]
+            arrays = layer.buffers if kind.startswith("running") else layer.weights
+            arrays[kind] = np.array(value, np.float64)
 
     def parameters(self) -> dict[str, Array]:
         """The live parameters, in layer order."""
         return {f"{i}.{kind}": w for i, layer in enumerate(self.layers) for kind, w in layer.weights.items()}
+
+    def buffers(self) -> dict[str, Array]:
+        """State that is not learned, in layer order."""
+        return {f"{i}.{kind}": b for i, layer in enumerate(self.layers) for kind, b in layer.buffers.items()}
 
     def gradients(self) -> dict[str, Array]:
         """The gradients of the last backward pass, in layer order."""
@@ -48,6 +54,15 @@ class Network:
             y = layer.forward(y)
         # What enters the next parametric layer is the activity, perhaps flattened: the same numbers.
         self.activities = [inputs[group.next].reshape(len(y), *group.shape) for group in self.units]
+        return y
+
+    def infer(self, x: NDArray[Any]) -> Array:
+        """The same as evaluation has it."""
+        for layer in self.layers:
+            layer.training = False
+        y = self.forward(x)
+        for layer in self.layers:
+            layer.training = True
         return y
 
     def backward(self, grad_y: Array) -> Array:
@@ -73,6 +88,8 @@ class Learner:
 
     def apply(self) -> list[Integers]:
         """Optimizer, then the unit rule, on the gradients and activities of the last passes."""
+        for layer in self.network.layers:
+            layer.follow()
         self.optimizer.step(self.network.parameters(), self.network.gradients())
         if self.rule is None:
             return [np.zeros(0, np.int64) for _ in self.network.units]

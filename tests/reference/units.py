@@ -70,7 +70,9 @@ def find_units(layers: list[Layer], input_shape: tuple[int, ...]) -> list[UnitGr
             if source is not None:
                 groups.append(UnitGroup(source, index, shape))
             source = index
+        layer.training = False
         x = layer.forward(x)
+        layer.training = True
         if x.ndim == 4 or layer.parametric:  # not flattened
             shape = x.shape[1:]
     return groups

@@ -65,9 +65,32 @@ struct Sigmoid {
 
 struct LayerNorm {
   double epsilon = 1e-5;
+  bool affine = true;
   template <class F>
   static void fields(F&& f) {
     f("epsilon", &LayerNorm::epsilon, "added to the variance before its root");
+    f("affine", &LayerNorm::affine, "whether a gain and a bias for each number follow, which are learned");
+  }
+};
+
+struct BatchNorm {
+  double epsilon = 1e-5, momentum = 0.1;
+  bool affine = true;
+  template <class F>
+  static void fields(F&& f) {
+    f("epsilon", &BatchNorm::epsilon, "added to the variance before its root");
+    f("momentum", &BatchNorm::momentum, "share of a batch in the running mean and variance, in [0, 1]");
+    f("affine", &BatchNorm::affine, "whether a gain and a bias for each unit follow, which are learned");
+  }
+};
+struct BatchNorm1d : BatchNorm {};
+struct BatchNorm2d : BatchNorm {};
+
+struct Dropout {
+  double probability = 0.5;
+  template <class F>
+  static void fields(F&& f) {
+    f("probability", &Dropout::probability, "of a number to be zero, in [0, 1)");
   }
 };
 
@@ -79,6 +102,7 @@ struct LogStd {
   }
 };
 
-using Layer = std::variant<Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LayerNorm, LogStd>;
+using Layer =
+    std::variant<Linear, Conv2d, MaxPool2d, Flatten, ReLU, LeakyReLU, Tanh, Sigmoid, LayerNorm, BatchNorm1d, BatchNorm2d, Dropout, LogStd>;
 
 }  // namespace klopf

@@ -17,11 +17,12 @@ struct Parameter {
   int64_t rows, columns;        // as the engine holds it: [units, fan_in]
   int64_t positions, channels;  // columns = positions x channels, where users see channels x positions
   Ref<float> ref;
+  bool scales = false;  // a number for each unit, or each number of a sample: gains, and their biases
 };
 
 // A step of the network after fusion: what it computes and on which parameters (index of its weight; the bias follows).
 struct Node {
-  enum class Kind { linear, conv, conv_relu_pool, max_pool, activation, layer_norm } kind;
+  enum class Kind { linear, conv, conv_relu_pool, max_pool, activation, layer_norm, batch_norm, scale, dropout } kind;
   int layer = 0;
   int parameter = -1;
   LinearShape linear{};
@@ -29,9 +30,14 @@ struct Node {
   ConvShape conv{};
   PoolShape pool{};
   Activation activation{};
-  float slope = 0, epsilon = 0;
-  int64_t input_size = 0, output_size = 0;      // floats of one sample
-  int32_t channels = 1, height = 1, width = 1;  // of the output
+  float slope = 0, epsilon = 0, momentum = 0, probability = 0;
+  Ref<float> running_mean{}, running_variance{};  // of a batch_norm
+  int64_t input_size = 0, output_size = 0;        // floats of one sample
+  int32_t channels = 1, height = 1, width = 1;    // of the output
+  bool image = false;
+  // Whether it has units: outputs that are sums over its inputs.
+  bool has_units() const { return kind == Kind::linear || kind == Kind::conv || kind == Kind::conv_relu_pool; }
+  bool normalises() const { return kind == Kind::layer_norm || kind == Kind::batch_norm || kind == Kind::scale; }
 };
 
 // A batch is worked on in chunks of samples, which threads may share. How many depends on the network and the batch alone.
@@ -39,11 +45,18 @@ struct Chunks {
   int count, size;  // samples of all but the last
 };
 
+// What a pass is recorded for.
+struct RecordOptions {
+  bool training = false, curvature = false;
+  Ref<int64_t> step{};  // counts updates, where layers draw at random
+};
+
 // The arrays of one recorded pass over a batch of at most `capacity` samples.
 struct Tape {
   int capacity = 0;
   Program forward, backward;
   Program curvature;  // from grad_output, a probe, to the Gauss-Newton diagonal
+  Program follow;     // what else follows a batch once it was learned: running means
   Ref<float> input, output, grad_output;
   Ref<float> grads;                    // of all weights, in their order
   Ref<float> curvatures;               // likewise
@@ -87,7 +100,12 @@ class Network {
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<Units>& units() const { return units_; }
-  int parametric_layers() const;                   // those that reset() counts
+  int parametric_layers() const;    // those that reset() counts: with units
+  bool normalises_batches() const;  // whether samples of a batch depend on each other
+  bool drops_out() const;
+  int64_t least_batch() const { return least_batch_; }  // that it can learn from
+  // What is a unit's of the normalisation behind its layer.
+  std::vector<Companion> companions(const Units& group) const;
   Ref<float> log_std() const { return log_std_; }  // [O] of a policy; or absent
   bool is_convolution(std::size_t group) const;    // whether the units of a group are filters
   // The initial distribution of a layer's weights, named as in NetworkOptions::init.
@@ -102,9 +120,14 @@ class Network {
   std::vector<std::vector<float>> activities(const Samples& samples);
 
   // Layers counted among those with parameters; negative from the end. to: "zero", or "initial" for a fresh draw.
+  // A fresh draw also begins anew the normalisation behind the layer.
   void reset(const std::vector<int>& layers, const std::string& to);
   void reset(const std::string& to);  // all layers, and log sigma
   void restart();                     // a fresh draw, and statistics of units cleared
+
+  // From now on keeps the weights as they began: as they are now, and as they are drawn, reset and replaced from here on.
+  Ref<float> keep_initial();
+  Ref<float> initial_weights() const { return initial_; }  // absent before
 
   std::vector<Array> state_dict() const;
   void load_state_dict(const std::vector<Array>& arrays);
@@ -114,7 +137,7 @@ class Network {
   std::vector<Array> unit_state(int group) const;
 
   // For learners.
-  Tape record(WorkLayout& work, int capacity, bool training, bool curvature = false) const;
+  Tape record(WorkLayout& work, int capacity, const RecordOptions& what = {}) const;
   Chunks chunks(int64_t batch) const;
   Chunks most_chunks(int64_t batch) const;  // count and size that no batch up to this one exceeds
   Ref<float> weights() const { return weights_; }
@@ -139,9 +162,14 @@ class Network {
   static constexpr int most_layers = 1 << 12, most_streams = 1 << 11;
   void build();
   void add_parameters(Node& node, int64_t rows, int64_t columns, int64_t positions, int64_t channels, std::vector<int64_t> shape);
+  void add_scale(const Node& node, bool by_element);
   Ref<float> place(int64_t count);
   void find_units();
   void draw(const Node& node);
+  void begin_normalisation(const Node& node);
+  void fill(Ref<float> values, int64_t count, float value);
+  void remember(const Node& node);
+  Ref<float> kept(Ref<float> weights) const;
   void put_log_std(double value);
   int key(int layer) const { return options_.stream * most_layers + layer; }
   template <class F>
@@ -155,14 +183,15 @@ class Network {
   NetworkOptions options_;
   std::shared_ptr<Backend> backend_;
   int channels_ = 1, height_ = 1, width_ = 1;
-  int64_t input_size_ = 0, least_chunk_ = 1;
+  int64_t input_size_ = 0, least_chunk_ = 1, least_batch_ = 1;
   std::vector<Node> nodes_;
   std::vector<Parameter> parameters_;
   std::vector<Units> units_;
   Layout layout_{space_network};
-  Ref<float> weights_, log_std_;
+  Ref<float> weights_, log_std_, initial_;
   double initial_log_std_ = 0;
   int64_t weights_count_ = 0;
+  std::size_t buffers_ = 0;  // arrays that are state beside the weights
   Ref<uint64_t> seed_;
   Ref<int64_t> draws_;
   Blocks blocks_;

@@ -27,10 +27,18 @@
   X(ActivationBackward, activation_backward)       \
   X(LayerNormForward, layer_norm_forward)          \
   X(LayerNormBackward, layer_norm_backward)        \
+  X(BatchNormForward, batch_norm_forward)          \
+  X(BatchNormBackward, batch_norm_backward)        \
+  X(BatchNormApply, batch_norm_apply)              \
+  X(ScaleForward, scale_forward)                   \
+  X(ScaleBackward, scale_backward)                 \
+  X(DropoutForward, dropout_forward)               \
+  X(DropoutBackward, dropout_backward)             \
   X(Loss, loss)                                    \
   X(ClipGradient, clip_gradient)                   \
   X(SgdStep, sgd_step)                             \
   X(AdamStep, adam_step)                           \
+  X(UpgdStep, upgd_step)                           \
   X(Square, square)                                \
   X(UpdateTraces, update_traces)                   \
   X(TraceGradient, trace_gradient)                 \
@@ -41,25 +49,27 @@
   X(UnitActivity, unit_activity)                   \
   X(UnitUtility, unit_utility)
 
-#define KLOPF_LIGHT_OPERATIONS(X)    \
-  X(LossTotal, loss_total)           \
-  X(BeginEpoch, begin_epoch)         \
-  X(Tally, tally)                    \
-  X(EndEpoch, end_epoch)             \
-  X(PolicyLoss, policy_loss)         \
-  X(TdError, td_error)               \
-  X(SafeError, safe_error)           \
-  X(PolicyGradient, policy_gradient) \
-  X(ChooseAction, choose_action)     \
-  X(DrawAction, draw_action)         \
-  X(CurvatureProbe, curvature_probe) \
-  X(SwiftStep, swift_step)           \
-  X(OwnSteps, own_steps)             \
-  X(BoundSteps, bound_steps)         \
-  X(DrawWeights, draw_weights)       \
-  X(UnitSelect, unit_select)         \
-  X(SelectDormant, select_dormant)   \
-  X(UnitReplace, unit_replace)       \
+#define KLOPF_LIGHT_OPERATIONS(X)     \
+  X(LossTotal, loss_total)            \
+  X(BeginEpoch, begin_epoch)          \
+  X(Tally, tally)                     \
+  X(EndEpoch, end_epoch)              \
+  X(PolicyLoss, policy_loss)          \
+  X(TdError, td_error)                \
+  X(SafeError, safe_error)            \
+  X(PolicyGradient, policy_gradient)  \
+  X(ChooseAction, choose_action)      \
+  X(DrawAction, draw_action)          \
+  X(CurvatureProbe, curvature_probe)  \
+  X(SwiftStep, swift_step)            \
+  X(OwnSteps, own_steps)              \
+  X(BoundSteps, bound_steps)          \
+  X(BatchNormTrack, batch_norm_track) \
+  X(DrawWeights, draw_weights)        \
+  X(UnitSelect, unit_select)          \
+  X(SelectDormant, select_dormant)    \
+  X(SelectSilent, select_silent)      \
+  X(UnitReplace, unit_replace)        \
   X(Advance, advance)
 
 #define KLOPF_OPERATIONS(X) KLOPF_HEAVY_OPERATIONS(X) KLOPF_LIGHT_OPERATIONS(X)

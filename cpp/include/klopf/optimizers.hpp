@@ -9,17 +9,19 @@ namespace klopf {
 
 struct SGD {
   PerRun step_size = 0.01, momentum = 0.0, weight_decay = 0.0;
+  std::string decay_to = "zero";
   template <class F>
   static void fields(F&& f) {
     f("step_size", &SGD::step_size, "alpha");
     f("momentum", &SGD::momentum, "mu, in [0, 1)");
     f("weight_decay", &SGD::weight_decay, "lambda, added to the gradient as lambda w (biases included)");
+    f("decay_to", &SGD::decay_to, "\"zero\", or the \"initial\" weights w_0: then as lambda (w - w_0)");
   }
 };
 
 struct Adam {
   PerRun step_size = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0.0;
-  std::string epsilon_at = "corrected";
+  std::string epsilon_at = "corrected", decay_to = "zero";
   template <class F>
   static void fields(F&& f) {
     f("step_size", &Adam::step_size, "alpha");
@@ -29,6 +31,36 @@ struct Adam {
     f("weight_decay", &Adam::weight_decay, "lambda, added to the gradient as lambda w (biases included)");
     f("epsilon_at", &Adam::epsilon_at,
       "\"corrected\" (as PyTorch) or \"raw\": whether epsilon is added after or before the bias correction");
+    f("decay_to", &Adam::decay_to, "\"zero\", or the \"initial\" weights w_0: then as lambda (w - w_0)");
+  }
+};
+
+struct AdamW {
+  PerRun step_size = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0.01;
+  std::string decay_to = "zero";
+  template <class F>
+  static void fields(F&& f) {
+    f("step_size", &AdamW::step_size, "alpha");
+    f("beta1", &AdamW::beta1, "decay of the first moment, in [0, 1)");
+    f("beta2", &AdamW::beta2, "decay of the second moment, in [0, 1)");
+    f("epsilon", &AdamW::epsilon, "added to the root of the second moment, after the bias correction");
+    f("weight_decay", &AdamW::weight_decay, "lambda: weights also move by -alpha lambda w (biases included)");
+    f("decay_to", &AdamW::decay_to, "\"zero\", or the \"initial\" weights w_0: then by -alpha lambda (w - w_0)");
+  }
+};
+
+struct UPGD {
+  PerRun step_size = 0.01, weight_decay = 0.0, utility_decay = 0.999, noise = 0.001, factor = 1.0;
+  std::string maximum = "uncorrected";
+  template <class F>
+  static void fields(F&& f) {
+    f("step_size", &UPGD::step_size, "alpha");
+    f("weight_decay", &UPGD::weight_decay, "lambda: weights also move by -alpha lambda w (biases included)");
+    f("utility_decay", &UPGD::utility_decay, "beta of the running utility, in [0, 1)");
+    f("noise", &UPGD::noise, "sigma of the normal noise that is added to gradients");
+    f("factor", &UPGD::factor, "c of the step: 1 in the published experiments, 2 in the published library");
+    f("maximum", &UPGD::maximum,
+      "of the \"uncorrected\" (as published code) or the \"corrected\" utilities (as the paper), by which utilities are divided");
   }
 };
 
@@ -127,6 +159,6 @@ struct SwiftTD {
   }
 };
 
-using Optimizer = std::variant<SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD>;
+using Optimizer = std::variant<SGD, Adam, AdamW, UPGD, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD>;
 
 }  // namespace klopf

@@ -19,6 +19,8 @@ enum class Stream : uint32_t {
   actions = 8,
   curvature = 9,
   exploration = 10,
+  dropout = 11,
+  gradient_noise = 12,
 };
 
 struct Random4 {

@@ -42,6 +42,21 @@ struct ReDo {
   }
 };
 
+struct SNR {
+  PerRun percentile = 0.99, period = 1000, threshold = 1000, longest = 20000;
+  bool reset_optimizer_state = true;
+  std::string init{};
+  template <class F>
+  static void fields(F&& f) {
+    f("percentile", &SNR::percentile, "of a unit's silences that it is replaced after, in (0, 1)");
+    f("period", &SNR::period, "updates from one look at the silences to the next");
+    f("threshold", &SNR::threshold, "samples of silence after which a unit is replaced before the first look");
+    f("longest", &SNR::longest, "samples that this may become");
+    f("reset_optimizer_state", &SNR::reset_optimizer_state, "zero what the optimizer keeps for the weights that begin anew");
+    f.optional("init", &SNR::init, "distribution of new incoming weights: an initialiser's name; None: the network's");
+  }
+};
+
 struct ShrinkAndPerturb {
   PerRun noise = 1e-5;
   template <class F>
@@ -50,6 +65,6 @@ struct ShrinkAndPerturb {
   }
 };
 
-using Rule = std::variant<ContinualBackprop, ReDo, ShrinkAndPerturb>;
+using Rule = std::variant<ContinualBackprop, ReDo, SNR, ShrinkAndPerturb>;
 
 }  // namespace klopf

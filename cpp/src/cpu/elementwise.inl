@@ -1,4 +1,4 @@
-// Loading a batch, activations, losses.
+// Loading a batch, activations, dropout, losses.
 
 KLOPF_FN float pixel(const float* x, int64_t i) { return x[i]; }
 KLOPF_FN float pixel(const uint8_t* x, int64_t i) { return static_cast<float>(x[i]); }
@@ -60,27 +60,38 @@ void activation_backward(const ActivationBackward& op, const Play& play) {
   });
 }
 
-void layer_norm_forward(const LayerNormForward& op, const Play& play) {
+// Four numbers share a block of random ones. A sample's depend on its place in the batch, whatever chunk it is in.
+void dropout_forward(const DropoutForward& op, const Play& play) {
   const float* x = play.at(op.input);
-  float *y = play.at(op.output), *inverse_std = play.at(op.inverse_std);
-  for (int b = 0; b < play.batch.count; ++b, x += op.size, y += op.size) {
-    const float mean = sum_of(x, op.size) / op.size;
-    for (int64_t i = 0; i < op.size; ++i) y[i] = x[i] - mean;
-    const float inverse = 1 / sqrtf(dot(y, y, op.size) / op.size + op.epsilon);
-    for (int64_t i = 0; i < op.size; ++i) y[i] *= inverse;
-    inverse_std[b] = inverse;
+  float* y = play.at(op.output);
+  uint8_t* kept = play.at(op.kept);
+  const uint64_t seed = *play.at(op.seed);
+  const float scale = dropout_scale(op.probability);
+  constexpr int group = 64;  // numbers that share a loop, so that the compiler can vectorise it
+  for (int b = 0; b < play.batch.count; ++b, x += op.size, y += op.size, kept += op.size) {
+    const uint64_t step = dropout_step(*play.at(op.step), play.batch.place + b);
+    for (int64_t first = 0; first < op.size; first += group) {
+      uint8_t keep[group];
+#pragma GCC ivdep
+      for (int k = 0; k < group / 4; ++k) {
+        const Random4 r = random4(seed, Stream::dropout, static_cast<uint32_t>(op.key), step, static_cast<uint32_t>(first / 4) + k);
+        for (int j = 0; j < 4; ++j) keep[k + j * (group / 4)] = uniform(r.v[j]) >= op.probability;
+      }
+      const int64_t count = op.size - first < group ? op.size - first : group;
+      for (int64_t i = 0; i < count; ++i) {
+        kept[first + i] = keep[i];
+        y[first + i] = keep[i] ? scale * x[first + i] : 0.0f;
+      }
+    }
   }
 }
 
-// grad x = (g - mean g - y mean(g y)) / std
-void layer_norm_backward(const LayerNormBackward& op, const Play& play) {
-  const float *y = play.at(op.output), *inverse_std = play.at(op.inverse_std), *g = play.at(op.grad_output);
+void dropout_backward(const DropoutBackward& op, const Play& play) {
+  const uint8_t* kept = play.at(op.kept);
+  const float *grad_output = play.at(op.grad_output), scale = dropout_scale(op.probability);
   float* grad_input = play.at(op.grad_input);
-  for (int b = 0; b < play.batch.count; ++b, y += op.size, g += op.size, grad_input += op.size) {
-    const float mean = sum_of(g, op.size) / op.size;
-    const float along = dot(g, y, op.size) / op.size;
-    for (int64_t i = 0; i < op.size; ++i) grad_input[i] = inverse_std[b] * (g[i] - mean - y[i] * along);
-  }
+  const int64_t size = op.size * play.batch.count;
+  for (int64_t i = 0; i < size; ++i) grad_input[i] = kept[i] ? scale * grad_output[i] : 0.0f;
 }
 
 void loss(const Loss& op, const Play& play) {

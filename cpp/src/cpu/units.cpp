@@ -6,6 +6,8 @@
 
 #include "rules/dormancy.hpp"
 #include "rules/initial.hpp"
+#include "rules/running.hpp"
+#include "rules/silences.hpp"
 
 namespace klopf::cpu {
 void loss_total(const LossTotal& op, const Play& play) {
@@ -69,8 +71,29 @@ void select_dormant(const SelectDormant& op, const Play& play) {
   uint8_t* replaced = play.at(op.replaced);
   double sum = 0;
   for (int u = 0; u < units; ++u) sum += activity[u];
-  const bool now = redo_due(*play.at(op.step), *play.at(op.period));
+  const bool now = every(*play.at(op.step), *play.at(op.period));
   for (int u = 0; u < units; ++u) replaced[u] = now && redo_dormant(activity[u], sum, units, *play.at(op.threshold));
+}
+
+void select_silent(const SelectSilent& op, const Play& play) {
+  const float* activity = play.at(op.group.last_activity);
+  int32_t *silence = play.at(op.silence), *limit = play.at(op.limit), *gaps = play.at(op.gaps);
+  const SilenceRates rates{*play.at(op.percentile), *play.at(op.threshold), *play.at(op.longest)};
+  const bool due = every(*play.at(op.step), *play.at(op.period));
+  for (int u = 0; u < op.group.units; ++u, gaps += silence_bins) {
+    play.at(op.replaced)[u] = silence_step(activity[u] > 0, play.batch.total, silence[u], limit[u], gaps, rates);
+    if (due) silence_limit(play.batch.total, limit[u], gaps, rates);
+  }
+}
+
+void batch_norm_track(const BatchNormTrack& op, const Play& play) {
+  const double rows = static_cast<double>(play.batch.total) * op.positions;
+  const float *mean = play.at(op.mean), *variance = play.at(op.variance);
+  float *running_mean = play.at(op.running_mean), *running_variance = play.at(op.running_variance);
+  for (int c = 0; c < op.channels; ++c) {
+    running_mean[c] = running(running_mean[c], mean[c], op.momentum);
+    running_variance[c] = running(running_variance[c], static_cast<float>(variance[c] * rows / (rows - 1)), op.momentum);
+  }
 }
 
 void unit_replace(const UnitReplace& op, const Play& play) {
@@ -81,9 +104,11 @@ void unit_replace(const UnitReplace& op, const Play& play) {
   const float* weights = play.at(op.weights);
   const float* mean = play.at(g.mean_activity);
   int32_t* age = play.at(g.age);
+  float* origin = play.at(op.origin);
   const auto start_anew = [&](const float* weight) {
     for (const WeightState& state : op.state)
       if (state.values.present()) play.at(state.values)[weight - weights] = 0;
+    if (origin) origin[weight - weights] = *weight;
   };
   for (int u = 0; u < g.units; ++u) {
     if (!replaced[u]) continue;
@@ -101,8 +126,19 @@ void unit_replace(const UnitReplace& op, const Play& play) {
     }
     bias[u] = 0;
     start_anew(bias + u);
-    for (const WeightState& state : op.unit_state)
-      if (state.values.present()) play.at(state.values)[op.first_row + u] = 0;
+    const auto start_row = [&](int row) {
+      for (const WeightState& state : op.unit_state)
+        if (state.values.present()) play.at(state.values)[row] = 0;
+    };
+    start_row(op.first_row + u);
+    for (const Companion& companion : op.companions)
+      for (int i = u; i < companion.copies * g.units; i += g.units) {
+        float& value = play.at(companion.values)[i];
+        value = companion.birth;
+        if (!companion.learned) continue;
+        start_anew(&value);
+        start_row(companion.first_row + i);
+      }
     age[u] = 0;
     for (const Ref<float> statistic : {g.mean_trace, g.mean_activity, g.utility_trace, g.utility}) play.at(statistic)[u] = 0;
   }

@@ -20,6 +20,8 @@ void choose_action(const ChooseAction& op, const Play& play);
 void draw_weights(const DrawWeights& op, const Play& play);
 void unit_select(const UnitSelect& op, const Play& play);
 void select_dormant(const SelectDormant& op, const Play& play);
+void select_silent(const SelectSilent& op, const Play& play);
+void batch_norm_track(const BatchNormTrack& op, const Play& play);
 void unit_replace(const UnitReplace& op, const Play& play);
 
 }  // namespace klopf::cpu

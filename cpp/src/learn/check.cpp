@@ -40,6 +40,8 @@ void check(const char* where, Learner& learner, const Samples& samples) {
 }
 
 void check(const Network& network, const LossSpec& loss, const Optimizer& optimizer) {
+  if (needs_curvature(optimizer) && network.normalises_batches())
+    throw Error("[learner] IDBD and Autostep need the curvature of each sample's loss, and BatchNorm makes samples depend on each other");
   if (const std::string* name = std::get_if<std::string>(&loss)) {
     static_cast<void>(choice("learner", "loss", *name, loss_names()));
   } else {
@@ -51,6 +53,12 @@ void check(const Network& network, const LossSpec& loss, const Optimizer& optimi
     return;
   }
   if (network.log_std().present()) throw Error("[learner] a network with LogStd() is a policy, and needs loss=ClippedPolicy()");
+}
+
+void check_batch(const char* where, const Network& network, int64_t count) {
+  if (count < network.least_batch())
+    throw Error("[" + std::string(where) + "] a batch must have at least " + std::to_string(network.least_batch()) +
+                " samples for BatchNorm1d, got " + std::to_string(count));
 }
 
 void check(const RunOptions& options) {

@@ -32,6 +32,7 @@ Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer opti
       max_gradient_norm_(std::move(max_gradient_norm)) {
   if (!network_) throw Error("[learner] network must be given, got none");
   check(*network_, loss_, optimizer_);
+  if (decays_to_initial(optimizer_)) network_->keep_initial();
   step_ = layout_.add<int64_t>("step");
   epoch_ = layout_.add<int64_t>("epoch");
   alive_ = layout_.add<int32_t>("alive");
@@ -43,7 +44,7 @@ Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer opti
     for (const auto& [ref, value] : hyper) *blocks_.at(ref, r) = value[r];
   }
   WorkLayout work;
-  evaluation_.tape = network_->record(work, evaluation_chunk, false);
+  evaluation_.tape = network_->record(work, evaluation_chunk);
   record_loss(evaluation_, work, evaluation_chunk);
 }
 
@@ -94,7 +95,7 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   WorkLayout work;
   training_ = {};
   update_.clear();
-  training_.tape = network_->record(work, capacity, true, needs_curvature(optimizer_));
+  training_.tape = network_->record(work, capacity, {true, needs_curvature(optimizer_), step_});
   Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}, {}, {}, {}};
   if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
     clip_ = recording.number("ClippedPolicy", "clip", policy->clip, 0, HUGE_VAL);
@@ -103,6 +104,7 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   if (max_gradient_norm_)
     update_.push_back(ClipGradient{network_->weights_count(), training_.tape.grads,
                                    recording.number("learner", "max_gradient_norm", *max_gradient_norm_, 0, HUGE_VAL)});
+  update_.insert(update_.end(), training_.tape.follow.begin(), training_.tape.follow.end());
   klopf::record(optimizer_, recording);
   for (const Rule& rule : rules_) klopf::record(rule, recording);
   update_.push_back(Advance{step_});
@@ -157,7 +159,7 @@ Play Learner::chunk(const Play& batch, int index) const {
   Play play = batch;
   play.base[space_work] += play.stride[space_work] * static_cast<uint64_t>(index);
   play.chunks = 1;
-  play.batch.first += index * batch.chunk_size;
+  play.batch.first += play.batch.place = index * batch.chunk_size;
   play.batch.count = batch.count_of(index);
   return play;
 }
@@ -190,6 +192,7 @@ void Learner::learn(const Play& batch) {
 
 Later<StepResult> Learner::step_later(const Samples& samples) {
   check("learner.step", *this, samples);
+  check_batch("learner.step", *network_, samples.count);
   if (network_->together()) return step_together(samples);
   const int runs = network_->runs(), threads = get_threads(), chunks = network_->chunks(samples.count).count;
   const bool shared = share_runs(samples.count);
@@ -262,6 +265,7 @@ void Learner::for_chunks(const Samples& samples, F work) {
 
 void Learner::begin_forward(const Samples& samples) {
   check_samples("learner.forward", samples);
+  check_batch("learner.forward", *network_, samples.count);
   prepare(run_work_, samples.count, network_->runs());
   stage_ = Stage::forward;
   forward_count_ = samples.count;

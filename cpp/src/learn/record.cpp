@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "klopf/error.hpp"
+#include "rules/silences.hpp"
 #include "rules/utilities.hpp"
 
 namespace klopf {
@@ -74,8 +75,16 @@ namespace {
 
 constexpr double infinity = HUGE_VAL;
 
+const std::vector<std::string> destinations{"zero", "initial"};  // of decay
+
+// Where decay leads to, if not to zero.
+Ref<float> origin(const std::string& owner, const std::string& decay_to, const Recording& r) {
+  return choice(owner, "decay_to", decay_to, destinations) ? r.network.initial_weights() : Ref<float>{};
+}
+
 void record_one(const SGD& o, Recording& r) {
   SgdStep op;
+  op.origin = origin("SGD", o.decay_to, r);
   op.count = r.network.weights_count();
   op.weights = r.network.weights();
   op.grads = r.tape.grads;
@@ -88,20 +97,48 @@ void record_one(const SGD& o, Recording& r) {
   r.update.push_back(op);
 }
 
-void record_one(const Adam& o, Recording& r) {
+template <class O>
+void record_adam(const std::string& owner, const O& o, bool epsilon_raw, Recording& r) {
   AdamStep op;
   op.count = r.network.weights_count();
-  op.epsilon_raw = choice("Adam", "epsilon_at", o.epsilon_at, {"corrected", "raw"});
+  op.epsilon_raw = epsilon_raw;
+  op.decoupled = std::is_same_v<O, AdamW>;
+  op.origin = origin(owner, o.decay_to, r);
   op.weights = r.network.weights();
   op.grads = r.tape.grads;
   op.first = for_each_weight<float>(r, "first_moment");
   op.second = for_each_weight<float>(r, "second_moment");
   op.steps = for_each_weight<int32_t>(r, "steps");
-  op.step_size = r.number("Adam", "step_size", o.step_size, 0, infinity);
-  op.beta1 = r.number("Adam", "beta1", o.beta1, 0, 1, false);
-  op.beta2 = r.number("Adam", "beta2", o.beta2, 0, 1, false);
-  op.epsilon = r.number("Adam", "epsilon", o.epsilon, 0, infinity);
-  op.weight_decay = r.number("Adam", "weight_decay", o.weight_decay, 0, infinity);
+  op.step_size = r.number(owner, "step_size", o.step_size, 0, infinity);
+  op.beta1 = r.number(owner, "beta1", o.beta1, 0, 1, false);
+  op.beta2 = r.number(owner, "beta2", o.beta2, 0, 1, false);
+  op.epsilon = r.number(owner, "epsilon", o.epsilon, 0, infinity);
+  op.weight_decay = r.number(owner, "weight_decay", o.weight_decay, 0, infinity);
+  op.alive = r.alive;
+  r.update.push_back(op);
+}
+void record_one(const Adam& o, Recording& r) {
+  record_adam("Adam", o, choice("Adam", "epsilon_at", o.epsilon_at, {"corrected", "raw"}), r);
+}
+void record_one(const AdamW& o, Recording& r) { record_adam("AdamW", o, false, r); }
+
+void record_one(const UPGD& o, Recording& r) {
+  UpgdStep op;
+  op.count = r.network.weights_count();
+  op.maximum_corrected = choice("UPGD", "maximum", o.maximum, {"uncorrected", "corrected"});
+  op.key = r.network.perturbation_key();
+  op.weights = r.network.weights();
+  op.grads = r.tape.grads;
+  op.utility = for_each_weight<float>(r, "utility");
+  op.steps = for_each_weight<int32_t>(r, "steps");
+  op.maximum = r.work.take<float>(1);
+  op.step_size = r.number("UPGD", "step_size", o.step_size, 0, infinity);
+  op.weight_decay = r.number("UPGD", "weight_decay", o.weight_decay, 0, infinity);
+  op.utility_decay = r.number("UPGD", "utility_decay", o.utility_decay, 0, 1, false);
+  op.noise = r.number("UPGD", "noise", o.noise, 0, infinity);
+  op.factor = r.number("UPGD", "factor", o.factor, 0, infinity);
+  op.seed = r.network.seed();
+  op.step = r.step;
   op.alive = r.alive;
   r.update.push_back(op);
 }
@@ -136,11 +173,12 @@ Ref<uint8_t> add_mask(Recording& r, const std::string& owner, std::size_t k, con
   return r.replaced.back();
 }
 
-// Where a group's units are among the rows of all layers.
-int32_t first_row(const Recording& r, const Units& group) {
+// Where the row of these weights is, or of these biases, among the rows of all layers.
+int32_t first_row(const Recording& r, Ref<float> first) {
+  const auto at = static_cast<int64_t>((first.offset - r.network.weights().offset) / sizeof(float));
   for (const StepLayer& layer : step_layers(r.network))
-    if (r.network.weights().offset + static_cast<uint64_t>(layer.weight) * sizeof(float) == group.incoming.offset) return layer.first_row;
-  throw std::logic_error("units without incoming weights");
+    if (layer.weight == at || layer.bias == at) return layer.first_row;
+  throw std::logic_error("no row of these weights");
 }
 
 void replace(Recording& r, const std::vector<Units>& groups, const std::string& init, bool transfer_mean, bool reset_state) {
@@ -153,12 +191,20 @@ void replace(Recording& r, const std::vector<Units>& groups, const std::string& 
     op.transfer_mean_to_bias = transfer_mean;
     op.replaced = r.replaced[k];
     op.weights = r.network.weights();
+    op.origin = r.network.initial_weights();
     op.seed = r.network.seed();
     op.step = r.step;
+    const std::vector<Companion> companions = r.network.companions(g);
+    if (companions.size() > std::size(op.companions))
+      throw Error("[network] between two layers with units there may be normalisations with " + std::to_string(std::size(op.companions)) +
+                  " arrays of numbers, got " + std::to_string(companions.size()));
+    std::copy(companions.begin(), companions.end(), op.companions);
+    for (Companion& companion : op.companions)
+      if (companion.learned) companion.first_row = first_row(r, companion.values);
     if (reset_state) {
       std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
       std::copy(r.unit_state.begin(), r.unit_state.end(), op.unit_state);
-      op.first_row = first_row(r, g);
+      op.first_row = first_row(r, g.incoming);
     }
     r.update.push_back(op);
   }
@@ -187,16 +233,54 @@ void record_one(const ContinualBackprop& rule, Recording& r, const std::string& 
   replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
 }
 
+// Utilities are for who looks at them.
+void watch_only(Recording& r, const std::string& owner, const std::vector<Units>& groups) {
+  watch(r, groups, choice(owner, "utility", "contribution", utility_names()), r.number(owner, "utility_decay", 0.99, 0, 1, false));
+}
+
+Ref<double> whole_number(Recording& r, const std::string& owner, const std::string& name, const PerRun& value, double most) {
+  for (const double v : value.values)
+    if (v != std::floor(v)) throw Error("[" + owner + "] " + name + " must be a whole number, got " + number_text(v));
+  return r.number(owner, name, value, 1, most);
+}
+
 void record_one(const ReDo& rule, Recording& r, const std::string& owner) {
   const std::vector<Units> groups = groups_to_replace(r, owner);
   const Ref<double> threshold = r.number(owner, "threshold", rule.threshold, 0, infinity);
-  for (const double v : rule.period.values)
-    if (v != std::floor(v)) throw Error("[" + owner + "] period must be a whole number, got " + number_text(v));
-  const Ref<double> period = r.number(owner, "period", rule.period, 1, 9e15);
-  // Utilities are for who looks at them.
-  watch(r, groups, choice(owner, "utility", "contribution", utility_names()), r.number(owner, "utility_decay", 0.99, 0, 1, false));
+  const Ref<double> period = whole_number(r, owner, "period", rule.period, 9e15);
+  watch_only(r, owner, groups);
   for (std::size_t k = 0; k < groups.size(); ++k)
     r.update.push_back(SelectDormant{groups[k], threshold, period, add_mask(r, owner, k, groups[k]), r.step});
+  replace(r, groups, rule.init, false, rule.reset_optimizer_state);
+}
+
+void record_one(const SNR& rule, Recording& r, const std::string& owner) {
+  const std::vector<Units> groups = groups_to_replace(r, owner);
+  SelectSilent op{};
+  op.percentile = r.number(owner, "percentile", rule.percentile, 0, 1, false);
+  op.period = whole_number(r, owner, "period", rule.period, 9e15);
+  constexpr double most = 1 << 30;  // samples; a batch more fits 32 bits
+  op.threshold = whole_number(r, owner, "threshold", rule.threshold, most);
+  op.longest = whole_number(r, owner, "longest", rule.longest, most);
+  op.step = r.step;
+  watch_only(r, owner, groups);
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    op.group = groups[k];
+    if (!op.group.rectified)
+      throw Error("[" + owner + "] units must be ReLUs, which fire or are silent, without normalisation behind; those of layer " +
+                  std::to_string(op.group.place) + " are not");
+    const auto add = [&](const char* name, std::vector<int64_t> shape) {
+      const std::string full = owner + "." + std::to_string(k) + "." + name;
+      const Ref<int32_t> ref = r.layout.add<int32_t>(full, std::move(shape));
+      r.layout.slot(full).cleared_on_restart = true;
+      return ref;
+    };
+    op.silence = add("silence", {op.group.units});
+    op.limit = add("limit", {op.group.units});
+    op.gaps = add("gaps", {op.group.units, silence_bins});
+    op.replaced = add_mask(r, owner, k, op.group);
+    r.update.push_back(op);
+  }
   replace(r, groups, rule.init, false, rule.reset_optimizer_state);
 }
 
@@ -211,11 +295,21 @@ void record(const Optimizer& optimizer, Recording& r) {
   std::visit([&](const auto& o) { record_one(o, r); }, optimizer);
 }
 
+bool decays_to_initial(const Optimizer& optimizer) {
+  return std::visit(
+      [](const auto& o) {
+        if constexpr (requires { o.decay_to; }) return o.decay_to == destinations[1];
+        else return false;
+      },
+      optimizer);
+}
+
 bool record_online(const Recording& r, Program& backward, Program& update) {
   const auto sgd = std::find_if(r.update.begin(), r.update.end(), [](const Operation& op) { return std::holds_alternative<SgdStep>(op); });
   // There is none, or something looks at the gradient before, or a gradient is not a layer's.
   if (sgd != r.update.begin() || r.network.log_std().present()) return false;
   const SgdStep& step = std::get<SgdStep>(*sgd);
+  if (step.origin.present()) return false;
   backward.clear();
   for (const Operation& operation : r.tape.backward) {
     const LinearBackward* layer = std::get_if<LinearBackward>(&operation);
@@ -237,7 +331,7 @@ bool record_online(const Recording& r, Program& backward, Program& update) {
 }
 
 void record(const Rule& rule, Recording& r) {
-  static constexpr const char* names[] = {"ContinualBackprop", "ReDo", "ShrinkAndPerturb"};
+  static constexpr const char* names[] = {"ContinualBackprop", "ReDo", "SNR", "ShrinkAndPerturb"};
   std::string owner = names[rule.index()];
   for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n)
     owner = names[rule.index()] + std::to_string(n);

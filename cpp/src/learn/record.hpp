@@ -1,6 +1,7 @@
 #pragma once
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -64,6 +65,10 @@ void record_one(const MetaOptimize& optimizer, Recording& recording);
 void record_one(const Intentional& optimizer, Recording& recording);
 void record_one(const SwiftTD& optimizer, Recording& recording);
 bool needs_curvature(const Optimizer& optimizer);
+bool decays_to_initial(const Optimizer& optimizer);  // rather than to zero
+// Whether it follows gradients as they are: along traces, times the error.
+template <class O>
+constexpr bool follows_gradients = std::is_same_v<O, SGD> || std::is_same_v<O, Adam> || std::is_same_v<O, AdamW> || std::is_same_v<O, UPGD>;
 // Rows of all layers with weights, in the order of the parameters.
 std::vector<StepLayer> step_layers(const Network& network);
 // The same backward pass and update for a single sample, without stored gradients; false where that cannot be.

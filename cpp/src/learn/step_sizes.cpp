@@ -92,9 +92,10 @@ std::vector<StepLayer> step_layers(const Network& network) {
   for (std::size_t k = 0; k < parameters.size(); ++k) {
     const Parameter& p = parameters[k];
     const bool biased = k + 1 < parameters.size() && parameters[k + 1].name.ends_with(".bias");
-    layers.push_back(
-        {static_cast<int32_t>(p.rows), static_cast<int32_t>(p.columns), rows, place(p), biased ? place(parameters[k + 1]) : -1});
-    rows += static_cast<int32_t>(p.rows);
+    // A gain is a row of its own.
+    const auto count = static_cast<int32_t>(p.scales ? p.columns : p.rows), columns = static_cast<int32_t>(p.scales ? 1 : p.columns);
+    layers.push_back({count, columns, rows, place(p), biased ? place(parameters[k + 1]) : -1});
+    rows += count;
     k += biased;
   }
   return layers;

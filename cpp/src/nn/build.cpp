@@ -26,9 +26,23 @@ int out_size(int in, int kernel, int stride, int padding, const std::string& at)
 
 constexpr int most = 1 << 20;  // keeps sizes of layers and images within 32 bits
 
+void expect_epsilon(const std::string& at, double epsilon) {
+  if (!(epsilon > 0 && epsilon < HUGE_VAL)) throw Error(at + "epsilon must be above 0, got " + std::to_string(epsilon));
+}
+
 void expect_between(const std::string& at, const char* name, int value, int least) {
   if (value < least || value > most)
     throw Error(at + name + " must be from " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
+}
+
+// Whether the last activation of these nodes is ReLU, and no normalisation follows it.
+bool rectified(const Node* from, const Node* to) {
+  bool is = from->kind == Node::Kind::conv_relu_pool;
+  for (++from; from < to; ++from) {
+    if (from->kind == Node::Kind::activation) is = from->activation == Activation::relu;
+    if (from->normalises()) is = false;
+  }
+  return is;
 }
 
 // The shape that flows from layer to layer.
@@ -54,6 +68,24 @@ void Network::add_parameters(Node& node, int64_t rows, int64_t columns, int64_t 
   parameters_.push_back({prefix + "bias", {rows}, rows, 1, 1, 1, place(rows)});
 }
 
+// Gains and biases behind a normalisation: of each number of a sample, or of each channel.
+void Network::add_scale(const Node& node, bool by_element) {
+  Node scale = node;
+  scale.kind = Node::Kind::scale;
+  scale.input_size = node.output_size;
+  scale.parameter = static_cast<int>(parameters_.size());
+  const int64_t channels = node.channels, positions = by_element ? node.output_size / channels : 1;
+  std::vector<int64_t> shape{channels * positions};
+  if (by_element && node.image) shape = {channels, node.height, node.width};
+  for (const char* name : {".weight", ".bias"}) {
+    Parameter parameter{std::to_string(node.layer) + name, shape, 1, channels * positions, positions, channels,
+                        place(channels * positions)};
+    parameter.scales = true;
+    parameters_.push_back(parameter);
+  }
+  nodes_.push_back(scale);
+}
+
 void Network::build() {
   Flow flow{channels_, height_, width_, options_.input_shape.size() == 3};
   const auto expect_image = [&](const std::string& at) {
@@ -69,6 +101,21 @@ void Network::build() {
       node.kind = Node::Kind::activation;
       node.activation = kind;
       node.slope = slope;
+    };
+    bool affine = false;
+    const auto batch_norm = [&](const BatchNorm& l, bool images) {
+      const std::string at = where(images ? "batchnorm2d" : "batchnorm1d", i);
+      if (images) expect_image(at);
+      else if (flow.image) throw Error(at + "needs a flat input: BatchNorm2d() is of images");
+      expect_epsilon(at, l.epsilon);
+      if (!(l.momentum >= 0 && l.momentum <= 1)) throw Error(at + "momentum must be in [0, 1], got " + std::to_string(l.momentum));
+      node.kind = Node::Kind::batch_norm;
+      node.epsilon = static_cast<float>(l.epsilon);
+      node.momentum = static_cast<float>(l.momentum);
+      affine = l.affine;
+      const bool one_position = flow.height * flow.width == 1;
+      if (!images && !one_position) throw Error(at + "must not follow the Flatten() of images: put BatchNorm2d() before that");
+      if (one_position) least_batch_ = 2;
     };
     const bool computes = std::visit(
         Overloaded{
@@ -140,10 +187,19 @@ void Network::build() {
             [&](const Tanh&) { return activation(Activation::tanh), true; },
             [&](const Sigmoid&) { return activation(Activation::sigmoid), true; },
             [&](const LayerNorm& l) {
-              if (!(l.epsilon > 0 && l.epsilon < HUGE_VAL))
-                throw Error(where("layernorm", i) + "epsilon must be above 0, got " + std::to_string(l.epsilon));
+              expect_epsilon(where("layernorm", i), l.epsilon);
               node.kind = Node::Kind::layer_norm;
               node.epsilon = static_cast<float>(l.epsilon);
+              affine = l.affine;
+              return true;
+            },
+            [&](const BatchNorm1d& l) { return batch_norm(l, false), true; },
+            [&](const BatchNorm2d& l) { return batch_norm(l, true), true; },
+            [&](const Dropout& l) {
+              if (!(l.probability >= 0 && l.probability < 1))
+                throw Error(where("dropout", i) + "probability must be in [0, 1), got " + std::to_string(l.probability));
+              node.kind = Node::Kind::dropout;
+              node.probability = static_cast<float>(l.probability);
               return true;
             },
             [&](const LogStd& l) {
@@ -165,6 +221,7 @@ void Network::build() {
     node.channels = flow.channels;
     node.height = flow.height;
     node.width = flow.width;
+    node.image = flow.image;
     // Conv2d, ReLU, MaxPool2d become one node where windows do not overlap.
     constexpr int most_fused = 8;  // a window's outputs fit a tile of a GPU's products
     const std::size_t n = nodes_.size();
@@ -182,6 +239,7 @@ void Network::build() {
     } else {
       nodes_.push_back(node);
     }
+    if (affine) add_scale(node, node.kind == Node::Kind::layer_norm);
   }
   if (nodes_.empty() || parametric_layers() == 0) throw Error("[network] layers must contain a Linear or a Conv2d");
   if (nodes_.back().output_size != nodes_.back().channels)
@@ -192,7 +250,7 @@ void Network::build() {
 void Network::find_units() {
   std::vector<std::size_t> with_parameters;
   for (std::size_t i = 0; i < nodes_.size(); ++i)
-    if (nodes_[i].parameter >= 0) with_parameters.push_back(i);
+    if (nodes_[i].has_units()) with_parameters.push_back(i);
   for (std::size_t k = 0; k + 1 < with_parameters.size(); ++k) {
     const Node &node = nodes_[with_parameters[k]], &next = nodes_[with_parameters[k + 1]], &last = nodes_[with_parameters[k + 1] - 1];
     const Parameter& incoming = parameters_[static_cast<std::size_t>(node.parameter)];
@@ -204,6 +262,7 @@ void Network::find_units() {
     g.outputs = static_cast<int32_t>(outgoing.rows);
     g.taps = static_cast<int32_t>(outgoing.positions);
     g.weights_by_position = next.kind == Node::Kind::linear;
+    g.rectified = rectified(&node, &next);
     g.height = last.height;
     g.width = last.width;
     g.place = node.layer;

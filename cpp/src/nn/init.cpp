@@ -7,8 +7,9 @@ namespace klopf {
 namespace {
 
 // PyTorch's calculate_gain: what keeps the variance through the activation that follows.
-double gain(const Node* after) {
-  if (after == nullptr || after->kind != Node::Kind::activation) return 1;
+double gain(const Node* after, const Node* end) {
+  while (after < end && (after->normalises() || after->kind == Node::Kind::dropout)) ++after;
+  if (after == end || after->kind != Node::Kind::activation) return 1;
   switch (after->activation) {
     case Activation::relu: return std::sqrt(2.0);
     case Activation::leaky_relu: return std::sqrt(2.0 / (1 + static_cast<double>(after->slope) * after->slope));
@@ -55,8 +56,7 @@ InitialDistribution Network::initial(const Node& node, const std::string& name) 
   const Parameter& weight = parameters_[static_cast<std::size_t>(node.parameter)];
   const bool conv = node.kind != Node::Kind::linear;
   const int64_t taps = conv ? weight.positions : 1;
-  const Node* after = &node + 1 < nodes_.data() + nodes_.size() ? &node + 1 : nullptr;
-  const double kaiming_gain = node.kind == Node::Kind::conv_relu_pool ? std::sqrt(2.0) : gain(after);
+  const double kaiming_gain = node.kind == Node::Kind::conv_relu_pool ? std::sqrt(2.0) : gain(&node + 1, nodes_.data() + nodes_.size());
   const Fans fans{static_cast<double>(node.fan_in ? node.fan_in : weight.columns), static_cast<double>(weight.rows * taps), kaiming_gain};
   std::string known;
   for (const Initialiser& i : initialisers) {
@@ -68,7 +68,7 @@ InitialDistribution Network::initial(const Node& node, const std::string& name) 
 
 InitialDistribution Network::initial(const Units& group, const std::string& name) const {
   for (const Node& node : nodes_)
-    if (node.parameter >= 0 && node.layer == group.place) return initial(node, name);
+    if (node.has_units() && node.layer == group.place) return initial(node, name);
   throw std::logic_error("no node of group");
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <numeric>
 
 #include "klopf/error.hpp"
@@ -37,17 +38,20 @@ Network::Network(NetworkOptions options) : options_(std::move(options)) {
   find_least_chunk();
   weights_ = layout_.add<float>("weights", {weights_count_});
   layout_.slot("weights").like_weights = true;
+  for (Node& node : nodes_) {  // right behind the weights, as state_dict() and load_state_dict() have it
+    if (node.kind != Node::Kind::batch_norm) continue;
+    const std::string prefix = std::to_string(node.layer) + ".";
+    node.running_mean = layout_.add<float>(prefix + "running_mean", {node.channels});
+    node.running_variance = layout_.add<float>(prefix + "running_var", {node.channels});
+  }
+  buffers_ = layout_.slots().size() - 1;
   seed_ = layout_.add<uint64_t>("seed");
   draws_ = layout_.add<int64_t>("draws");
   find_units();
-  static_cast<void>(
-      initial(nodes_[static_cast<std::size_t>(std::find_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.parameter >= 0; }) -
-                                              nodes_.begin())],
-              options_.init));
+  static_cast<void>(initial(*std::find_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.has_units(); }), options_.init));
   blocks_ = Blocks(options_.runs, layout_.bytes(), backend_->memory());
   blocks_.put(seed_, options_.seeds);
-  for (const Node& node : nodes_)
-    if (node.parameter >= 0) draw(node);
+  for (const Node& node : nodes_) node.has_units() ? draw(node) : begin_normalisation(node);
   put_log_std(initial_log_std_);
 }
 
@@ -74,20 +78,87 @@ void Network::for_plays(F work) {
   for (int r = 0; r < runs(); r += play.runs, play.base[space_network] += blocks_.stride()) work(play);
 }
 
+void Network::fill(Ref<float> values, int64_t count, float value) {
+  if (values.present()) blocks_.put(values, std::vector<float>(static_cast<std::size_t>(runs() * count), value));
+}
+
+// Gains are 1, biases 0; means that run are 0, variances 1.
+void Network::begin_normalisation(const Node& node) {
+  fill(node.running_mean, node.channels, 0);
+  fill(node.running_variance, node.channels, 1);
+  if (node.kind != Node::Kind::scale) return;
+  for (int k = 0; k < 2; ++k) {
+    const Parameter& parameter = parameters_[static_cast<std::size_t>(node.parameter + k)];
+    fill(parameter.ref, parameter.columns, k == 0 ? 1.0f : 0.0f);
+  }
+}
+
 void Network::put_log_std(double value) {
-  if (log_std_.present())
-    blocks_.put(log_std_, std::vector<float>(static_cast<std::size_t>(runs() * outputs()), static_cast<float>(value)));
+  fill(log_std_, outputs(), static_cast<float>(value));
+  if (initial_.present() && log_std_.present()) fill(kept(log_std_), outputs(), static_cast<float>(value));
 }
 
 int Network::parametric_layers() const {
-  return static_cast<int>(std::count_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.parameter >= 0; }));
+  return static_cast<int>(std::count_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.has_units(); }));
+}
+
+bool Network::normalises_batches() const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.kind == Node::Kind::batch_norm; });
+}
+
+bool Network::drops_out() const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.kind == Node::Kind::dropout; });
+}
+
+std::vector<Companion> Network::companions(const Units& group) const {
+  std::vector<Companion> all;
+  for (const Node& node : nodes_) {
+    if (node.layer <= group.place || node.layer >= group.next_place) continue;
+    if (node.kind == Node::Kind::batch_norm) {
+      all.push_back({node.running_mean, 1, 0, 0, 0});
+      all.push_back({node.running_variance, 1, 1, 0, 0});
+    }
+    for (int k = 0; k < 2 && node.kind == Node::Kind::scale; ++k) {
+      const Parameter& parameter = parameters_[static_cast<std::size_t>(node.parameter + k)];
+      all.push_back({parameter.ref, static_cast<int32_t>(parameter.columns / group.units), k == 0 ? 1.0f : 0.0f, 1, 0});
+    }
+  }
+  return all;
+}
+
+// Where the initial ones of these weights are.
+Ref<float> Network::kept(Ref<float> weights) const { return {initial_.space, initial_.offset + weights.offset - weights_.offset}; }
+
+// Weights that begin anew are initial ones.
+void Network::remember(const Node& node) {
+  if (!initial_.present() || node.parameter < 0) return;
+  for (int k = 0; k < 2; ++k) {
+    const Parameter& parameter = parameters_[static_cast<std::size_t>(node.parameter + k)];
+    blocks_.put(kept(parameter.ref), blocks_.fetch(parameter.ref, static_cast<std::size_t>(parameter.rows * parameter.columns)));
+  }
+}
+
+Ref<float> Network::keep_initial() {
+  if (initial_.present()) return initial_;
+  const uint64_t before = layout_.bytes();
+  initial_ = layout_.add<float>("initial", {weights_count_});
+  layout_.slot("initial").like_weights = true;
+  Blocks grown(runs(), layout_.bytes(), backend_->memory());
+  blocks_.on_host(false);
+  grown.on_host(true);
+  for (int run = 0; run < runs(); ++run) {
+    std::memcpy(grown.block(run), blocks_.block(run), before);
+    std::memcpy(grown.at(initial_, run), grown.at(weights_, run), static_cast<std::size_t>(weights_count_) * sizeof(float));
+  }
+  blocks_ = std::move(grown);
+  return initial_;
 }
 
 void Network::reset(const std::vector<int>& layers, const std::string& to) {
   if (to != "zero" && to != "initial") throw Error("[reset] to must be \"zero\" or \"initial\", got \"" + to + "\"");
   std::vector<const Node*> with_parameters;
   for (const Node& node : nodes_)
-    if (node.parameter >= 0) with_parameters.push_back(&node);
+    if (node.has_units()) with_parameters.push_back(&node);
   const int count = static_cast<int>(with_parameters.size());
   std::vector<const Node*> chosen;
   for (const int layer : layers) {
@@ -97,15 +168,18 @@ void Network::reset(const std::vector<int>& layers, const std::string& to) {
     chosen.push_back(with_parameters[static_cast<std::size_t>(layer < 0 ? layer + count : layer)]);
   }
   if (to == "initial") for_plays([&](const Play& play) { backend_->advance({draws_}, play); });
+  const Node* const end = nodes_.data() + nodes_.size();
   for (const Node* node : chosen) {
     if (to == "initial") {
       draw(*node);
-      continue;
+      for (const Node* behind = node + 1; behind < end && !behind->has_units(); ++behind) begin_normalisation(*behind), remember(*behind);
+    } else {
+      for (int p = node->parameter; p < node->parameter + 2; ++p) {
+        const Parameter& parameter = parameters_[static_cast<std::size_t>(p)];
+        fill(parameter.ref, parameter.rows * parameter.columns, 0);
+      }
     }
-    for (int p = node->parameter; p < node->parameter + 2; ++p) {
-      const Parameter& parameter = parameters_[static_cast<std::size_t>(p)];
-      blocks_.put(parameter.ref, std::vector<float>(static_cast<std::size_t>(runs() * parameter.rows * parameter.columns)));
-    }
+    remember(*node);
   }
 }
 
@@ -125,7 +199,7 @@ bool Network::is_convolution(std::size_t group) const {
   if (group >= units_.size())
     throw Error("[network] group must be below " + std::to_string(units_.size()) + ", got " + std::to_string(group));
   return std::any_of(nodes_.begin(), nodes_.end(),
-                     [&](const Node& n) { return n.layer == units_[group].place && n.parameter >= 0 && n.kind != Node::Kind::linear; });
+                     [&](const Node& n) { return n.layer == units_[group].place && n.has_units() && n.kind != Node::Kind::linear; });
 }
 
 Batch Network::batch(const Samples& samples, int run, int64_t first, int64_t count) const {
@@ -188,7 +262,9 @@ void Network::find_least_chunk() {
     if (n.kind == Node::Kind::conv || n.kind == Node::Kind::conv_relu_pool)
       flop += 6.0 * n.conv.channels * n.conv.kernel_height * n.conv.kernel_width * n.conv.outputs * n.conv.out_height * n.conv.out_width;
   }
-  least_chunk_ = 1 + static_cast<int64_t>(std::max(4096.0 * static_cast<double>(weights_count_), 4e6) / flop);
+  // What is divided by the deviation over a batch needs it in one piece.
+  if (normalises_batches()) least_chunk_ = int64_t{1} << 40;
+  else least_chunk_ = 1 + static_cast<int64_t>(std::max(4096.0 * static_cast<double>(weights_count_), 4e6) / flop);
 }
 
 constexpr int64_t chunks_limit = 64;
@@ -223,7 +299,7 @@ void Network::forward_together(const Tape& tape, uint64_t work_bytes, const Samp
 template <class Wanted, class Visit>
 void Network::forward_all(const Samples& samples, Wanted wanted, Visit visit) {
   WorkLayout work;
-  const Tape tape = record(work, static_cast<int>(std::min<int64_t>(samples.count, 64)), false);
+  const Tape tape = record(work, static_cast<int>(std::min<int64_t>(samples.count, 64)));
   const std::vector<std::pair<Ref<float>, int64_t>> arrays = wanted(tape);
   const int64_t chunks = (samples.count + tape.capacity - 1) / tape.capacity, items = runs() * chunks;
   const auto count = [&](int64_t first) { return std::min<int64_t>(tape.capacity, samples.count - first); };
@@ -263,7 +339,7 @@ DeviceArray Network::infer_on_device(const Samples& samples) {
   check_samples("network", samples);
   if (!together()) throw Error("[network] infer_on_device needs a device of its own, got \"cpu\"");
   WorkLayout work;
-  const Tape tape = record(work, static_cast<int>(std::min<int64_t>(samples.count, 64)), false);
+  const Tape tape = record(work, static_cast<int>(std::min<int64_t>(samples.count, 64)));
   DeviceArray all(backend_->memory(), Type::float32, {runs(), samples.count, outputs()});
   forward_together(tape, work.bytes(), samples,
                    [&](const Blocks& workspaces, int64_t first, int64_t count) { all.take(workspaces, tape.output, first, count); });
@@ -294,7 +370,7 @@ std::vector<std::vector<float>> Network::activities(const Samples& samples) {
 
 std::vector<Array> Network::state_dict() const {
   std::vector<Array> all = state();
-  all.resize(parameters_.size());
+  all.resize(parameters_.size() + buffers_);
   return all;
 }
 
@@ -303,10 +379,13 @@ std::vector<Array> Network::state() const { return read_slots(layout_, blocks_, 
 void Network::load_state(const std::vector<Array>& arrays) { write_slots(layout_, blocks_, parameters_, arrays, "load_state"); }
 
 void Network::load_state_dict(const std::vector<Array>& arrays) {
-  Layout weights_only(space_network);
-  static_cast<void>(weights_only.add<float>("weights", {weights_count_}));
-  weights_only.slot("weights").like_weights = true;
-  write_slots(weights_only, blocks_, parameters_, arrays, "load_state_dict");
+  Layout first(space_network);
+  for (std::size_t i = 0; i <= buffers_; ++i) {
+    const Slot& slot = layout_.slots()[i];
+    static_cast<void>(first.add<float>(slot.name, slot.shape));
+    first.slot(slot.name).like_weights = slot.like_weights;
+  }
+  write_slots(first, blocks_, parameters_, arrays, "load_state_dict");
 }
 
 std::vector<Array> Network::unit_state(int group) const {

@@ -20,7 +20,8 @@ struct Squares {
 
 }  // namespace
 
-Tape Network::record(WorkLayout& work, int capacity, bool training, bool curvature) const {
+Tape Network::record(WorkLayout& work, int capacity, const RecordOptions& what) const {
+  const bool training = what.training, curvature = what.curvature;
   Tape tape;
   tape.capacity = capacity;
   const auto samples = [&](int64_t size) { return static_cast<std::size_t>(size) * static_cast<std::size_t>(capacity); };
@@ -49,11 +50,12 @@ Tape Network::record(WorkLayout& work, int capacity, bool training, bool curvatu
   std::size_t seen = 0;
   for (const Node& node : nodes_) {
     const bool parametric = node.parameter >= 0;
-    if (parametric && seen++ > 0) tape.activities.push_back(values);
-    // In place, unless the values are what an activation before this one needs for its own slope.
-    const bool after_activation =
-        &node != nodes_.data() && ((&node - 1)->kind == Node::Kind::activation || (&node - 1)->kind == Node::Kind::layer_norm);
-    if (node.kind == Node::Kind::activation && !after_activation) {
+    if (node.has_units() && seen++ > 0) tape.activities.push_back(values);
+    if (node.kind == Node::Kind::dropout && !training) continue;
+    // In place, unless the values are what an operation before this one needs for its own gradient.
+    const Node::Kind before = &node == nodes_.data() ? Node::Kind::max_pool : (&node - 1)->kind;
+    const bool needed = before == Node::Kind::activation || before == Node::Kind::layer_norm || before == Node::Kind::batch_norm;
+    if (node.kind == Node::Kind::activation && !needed) {
       tape.forward.push_back(ActivationForward{node.activation, node.slope, node.output_size, values, values});
       if (training && grad.present()) {
         backward.push_back(ActivationBackward{node.activation, node.slope, node.output_size, values, grad, grad});
@@ -72,7 +74,7 @@ Tape Network::record(WorkLayout& work, int capacity, bool training, bool curvatu
       grad_bias = {space_work, tape.grads.offset + bias.offset - weights_.offset};
     }
     const auto both = [&](auto forward_op, auto backward_op) {
-      want_scratch(*backend_, forward_op, capacity, scratch_size);
+      if constexpr (requires { forward_op.scratch; }) want_scratch(*backend_, forward_op, capacity, scratch_size);
       tape.forward.push_back(forward_op);
       if (!training) return;
       if constexpr (requires { backward_op.scratch; }) want_scratch(*backend_, backward_op, capacity, scratch_size);
@@ -81,7 +83,8 @@ Tape Network::record(WorkLayout& work, int capacity, bool training, bool curvatu
       // Squares of inputs and gradients give the squares of a sample's products, summed (over positions too, as if apart).
       const uint64_t to_curvature = tape.curvatures.offset - tape.grads.offset;
       auto gradient_only = backward_op, squared = backward_op;
-      if constexpr (std::is_same_v<decltype(backward_op), LinearBackward>) gradient_only.grad_weight = gradient_only.grad_bias = {};
+      constexpr bool alone = !requires { backward_op.scratch; };  // whether it can do without the weights' gradients
+      if constexpr (alone) gradient_only.grad_weight = gradient_only.grad_bias = {};
       else gradient_only.grad_weight = squares.filters, gradient_only.grad_bias = squares.biases;
       squared.input = squares.inputs, squared.grad_output = squares.outputs, squared.grad_input = {};
       squared.grad_weight.offset += to_curvature, squared.grad_bias.offset += to_curvature;
@@ -121,6 +124,37 @@ Tape Network::record(WorkLayout& work, int capacity, bool training, bool curvatu
         tape.forward.push_back(LayerNormForward{node.epsilon, node.output_size, values, out, inverse_std});
         if (grad_out.present()) {
           backward.push_back(LayerNormBackward{node.output_size, out, inverse_std, grad_out, grad});
+          curved.push_back(backward.back());
+        }
+        break;
+      }
+      case Node::Kind::batch_norm: {
+        const int32_t positions = node.height * node.width;
+        if (!training) {
+          tape.forward.push_back(
+              BatchNormApply{node.epsilon, node.channels, positions, values, out, node.running_mean, node.running_variance});
+          break;
+        }
+        const auto take = [&] { return work.take<float>(size(node.channels)); };
+        const Ref<float> mean = take(), variance = take(), inverse_std = take();
+        tape.forward.push_back(BatchNormForward{node.epsilon, node.channels, positions, values, out, mean, variance, inverse_std});
+        tape.follow.push_back(
+            BatchNormTrack{node.momentum, node.channels, positions, mean, variance, node.running_mean, node.running_variance});
+        if (grad_out.present())
+          backward.push_back(BatchNormBackward{node.channels, positions, out, inverse_std, grad_out, grad, take(), take()});
+        break;
+      }
+      case Node::Kind::scale: {
+        const auto gains = static_cast<int32_t>(parameters_[size(node.parameter)].columns);
+        both(ScaleForward{node.output_size, gains, values, weight, bias, out},
+             ScaleBackward{node.output_size, gains, values, weight, grad_out, grad_weight, grad_bias, grad});
+        break;
+      }
+      case Node::Kind::dropout: {
+        const Ref<uint8_t> kept = work.take<uint8_t>(samples(node.output_size));
+        tape.forward.push_back(DropoutForward{node.probability, key(node.layer), node.output_size, values, out, kept, seed_, what.step});
+        if (grad_out.present()) {
+          backward.push_back(DropoutBackward{node.probability, node.output_size, kept, grad_out, grad});
           curved.push_back(backward.back());
         }
         break;

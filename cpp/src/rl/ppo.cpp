@@ -64,7 +64,7 @@ Ppo::Ppo(std::shared_ptr<Network> policy, std::shared_ptr<Network> value, PpoOpt
   truncated_.resize(places);
 
   WorkLayout work;
-  tape_ = policy->record(work, 1, false);
+  tape_ = policy->record(work, 1);
   draw_ = {
       distribution_of(options_.loss), static_cast<int32_t>(policy->outputs()), 0, tape_.output, policy->log_std(), {}, {}, policy->seed()};
   draw_.inverse_std = work.take<double>(static_cast<std::size_t>(policy->outputs()));

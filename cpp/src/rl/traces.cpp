@@ -45,15 +45,17 @@ TraceLearner::TraceLearner(const std::string& owner, std::shared_ptr<Network> ne
     : network_(std::move(network)) {
   if (network_->log_std().present()) throw Error("[" + owner + "] a network of a streaming agent must not end with LogStd()");
   const Ref<int64_t> step = layout_.add<int64_t>("step");
-  now_ = network_->record(work_, 1, true);
-  ahead_ = network_->record(work_, 1, false);
+  if (network_->normalises_batches()) throw Error("[" + owner + "] a network that learns one sample at a time must not have BatchNorm");
+  now_ = network_->record(work_, 1, {.training = true, .step = step});
+  ahead_ = network_->record(work_, 1);
   Recording recording{*network_, layout_, work_, now_, observe_, update_, step, shared.alive, {}, {}, {}, {}, {}, {}, {}};
   const Ref<float> traces = for_each_weight<float>(recording, "traces");
   recording.traces = {traces, shared.delta, shared.decay, shared.fade, shared.cut};
   const UpdateTraces update{network_->weights_count(), now_.grads, traces, shared.decay};
   if (!std::holds_alternative<SwiftTD>(optimizer)) update_.push_back(update);  // which has traces of its own kind
-  if (std::holds_alternative<SGD>(optimizer) || std::holds_alternative<Adam>(optimizer))
-    update_.push_back(TraceGradient{network_->weights_count(), traces, now_.grads, shared.delta});
+  const bool of_gradients = std::visit([]<class O>(const O&) { return follows_gradients<O>; }, optimizer);
+  if (of_gradients) update_.push_back(TraceGradient{network_->weights_count(), traces, now_.grads, shared.delta});
+  if (decays_to_initial(optimizer)) network_->keep_initial();
   record(optimizer, recording);
   for (const Rule& rule : rules) record(rule, recording);
   update_.push_back(Advance{step});

@@ -15,7 +15,14 @@ import klopf as kl
 from klopf.experiments.lines import Methods
 from klopf.experiments.replacing import Replacing
 from klopf.experiments.settings import option
-from klopf.experiments.stepping import OPTIMIZERS, combinations, spelled
+from klopf.experiments.stepping import BEGIN, DECAY, OPTIMIZERS, combinations, spelled
+
+# By name: the layers behind a convolution, and behind a linear layer.
+NORMALISATIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "none": ((), ()),
+    "layernorm": ((kl.LayerNorm,), (kl.LayerNorm,)),
+    "batchnorm": ((kl.BatchNorm2d,), (kl.BatchNorm1d,)),
+}
 
 
 @dataclass(frozen=True)
@@ -39,14 +46,20 @@ class NetworkSize:
                 f"for {len(self.channels)}"
             )
 
-    def layers(self) -> list[Any]:
-        """The layers, input side first; no padding."""
+    def layers(self, normalisation: str = "none", dropout: float = 0.0) -> list[Any]:
+        """The layers, input side first; no padding.
+
+        normalisation: before each ReLU, one of NORMALISATIONS.  dropout: behind those of linear layers.
+        """
+        of_images, of_vectors = NORMALISATIONS[normalisation]
         made: list[Any] = []
         for channels, kernel in zip(self.channels, self.kernels, strict=True):
-            made += [kl.Conv2d(channels, kernel), kl.ReLU(), kl.MaxPool2d(2)]
+            made += [kl.Conv2d(channels, kernel), *(kind() for kind in of_images), kl.ReLU(), kl.MaxPool2d(2)]
         made.append(kl.Flatten())
         for units in self.hidden:
-            made += [kl.Linear(units), kl.ReLU()]
+            made += [kl.Linear(units), *(kind() for kind in of_vectors), kl.ReLU()]
+            if dropout > 0:
+                made.append(kl.Dropout(dropout))
         return [*made, kl.Linear(self.outputs)]
 
 
@@ -60,7 +73,7 @@ class ImageMethod:
 
     def layers(self, size: NetworkSize) -> list[Any]:
         """The network of this method."""
-        return size.layers()
+        raise NotImplementedError
 
     def optimizer(self) -> Any:
         """The step-size rule."""
@@ -96,16 +109,44 @@ class ImageMethod:
 
 
 @dataclass(frozen=True)
-class Backprop(ImageMethod):
-    """Backprop with momentum."""
+class Momentum(ImageMethod):
+    """SGD with momentum."""
 
-    name: ClassVar[str] = "bp"
-
-    step_size: float = option(0.01, "where step sizes begin; of SGD and Adam the one there is", above=0)
+    step_size: float = option(0.01, BEGIN, above=0)
     momentum: float = option(0.9, "momentum of SGD", minimum=0)
 
     def optimizer(self) -> Any:
         return kl.SGD(step_size=self.step_size, momentum=self.momentum)
+
+
+@dataclass(frozen=True)
+class Linear(Momentum):
+    """A linear classifier of the pixels: the baseline that has no features to lose."""
+
+    name: ClassVar[str] = "linear"
+
+    def layers(self, size: NetworkSize) -> list[Any]:
+        return [kl.Flatten(), kl.Linear(size.outputs)]
+
+
+@dataclass(frozen=True)
+class Deep(ImageMethod):
+    """What methods with hidden layers have."""
+
+    normalisation: str = option(
+        "none", "of what hidden units sum up, before their ReLU", choices=tuple(NORMALISATIONS)
+    )
+    dropout: float = option(0.0, "probability of a unit of hidden linear layers to be left out", minimum=0)
+
+    def layers(self, size: NetworkSize) -> list[Any]:
+        return size.layers(self.normalisation, self.dropout)
+
+
+@dataclass(frozen=True)
+class Backprop(Deep, Momentum):
+    """Backprop with momentum."""
+
+    name: ClassVar[str] = "bp"
 
 
 @dataclass(frozen=True)
@@ -114,7 +155,7 @@ class L2(Backprop):
 
     name: ClassVar[str] = "l2"
 
-    weight_decay: float = option(0.0, "L2 regularisation: gradient += weight_decay * weight", minimum=0)
+    weight_decay: float = option(0.0, DECAY, minimum=0)
 
     def optimizer(self) -> Any:
         return kl.SGD(step_size=self.step_size, momentum=self.momentum, weight_decay=self.weight_decay)
@@ -169,30 +210,82 @@ class Scratch(Backprop):
 
 
 @dataclass(frozen=True)
-class Linear(Backprop):
-    """A linear classifier of the pixels: the baseline that has no features to lose."""
+class L2Init(Backprop):
+    """Backprop with decay towards the initial weights, of the heads towards zero (Kumar et al. 2023)."""
 
-    name: ClassVar[str] = "linear"
+    name: ClassVar[str] = "l2-init"
 
-    def layers(self, size: NetworkSize) -> list[Any]:
-        return [kl.Flatten(), kl.Linear(size.outputs)]
+    weight_decay: float = option(0.0, DECAY, minimum=0)
+
+    def optimizer(self) -> Any:
+        return kl.SGD(
+            step_size=self.step_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            decay_to="initial",
+        )
+
+
+@dataclass(frozen=True)
+class Dropout(Backprop):
+    """Backprop with dropout."""
+
+    name: ClassVar[str] = "dropout"
+
+
+@dataclass(frozen=True)
+class BatchNorm(Backprop):
+    """Backprop with batch normalisation."""
+
+    name: ClassVar[str] = "batchnorm"
+
+
+@dataclass(frozen=True)
+class LayerNorm(Backprop):
+    """Backprop with layer normalisation."""
+
+    name: ClassVar[str] = "layernorm"
+
+
+@dataclass(frozen=True)
+class LayerNormL2(L2):
+    """Layer normalisation and L2 regularisation (Lyle et al. 2024)."""
+
+    name: ClassVar[str] = "layernorm+l2"
+
+
+@dataclass(frozen=True)
+class Resets(Backprop):
+    """The last layers are drawn anew at every task switch (Nikishin et al. 2022)."""
+
+    name: ClassVar[str] = "resets"
+
+    reset_layers: int = option(2, "layers that begin anew at a task switch, heads included", minimum=1)
+
+    def begin_task(self, learner: kl.Learner, task: int) -> None:
+        layers = sum(isinstance(layer, kl.Linear | kl.Conv2d) for layer in learner.net.layers)
+        if self.reset_layers > layers:
+            raise kl.Error(f"--reset-layers must be at most {layers}, got {self.reset_layers}")
+        if task > 0 and self.reset_layers > 1:
+            learner.net.reset(list(range(-self.reset_layers, -1)), to="initial")
+        super().begin_task(learner, task)
 
 
 METHODS: dict[str, type[ImageMethod]] = {
-    method.name: method for method in (Linear, Backprop, L2, ShrinkAndPerturb, ContinualBackprop, Scratch)
+    method.name: method
+    for method in (
+        *(Linear, Backprop, L2, ShrinkAndPerturb, ContinualBackprop, Scratch),
+        *(L2Init, Dropout, BatchNorm, LayerNorm, LayerNormL2, Resets),
+    )
 }
 # With the other optimizers and rules; noise alone is snp without decay.
 OTHERS = {
-    name: kind
-    for name, kind in combinations(ImageMethod, OPTIMIZERS).items()
-    if name not in (*METHODS, "noise")
+    name: kind for name, kind in combinations(Deep, OPTIMIZERS).items() if name not in (*METHODS, "noise")
 }
-SPELLED = spelled([*METHODS, "redo"])
+SPELLED = spelled([*METHODS, "redo", "snr"])
 
+# What paper and code agree on.
 PUBLISHED: dict[str, dict[str, Any]] = {
-    # What paper and code agree on.  None was published for the linear baseline: 0.0001 is ours, better after
-    # 250 epochs on pairs of photographs (74.1% correct) than 0.001 (73.0%) and 0.01 (71.4%).
-    "linear": {"step_size": 0.0001},
     "bp": {"step_size": 0.01},
     "l2": {"step_size": 0.03, "weight_decay": 3e-6},
     "snp": {"step_size": 0.01, "weight_decay": 1e-5, "noise": 1e-5},
@@ -205,6 +298,17 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "transfer_mean_to_bias": False,
     },
     "scratch": {"step_size": 0.01},
+}
+# No settings were published: these are ours.
+OURS: dict[str, dict[str, Any]] = {
+    # Better after 250 epochs on pairs of photographs (74.1% correct) than 0.001 (73.0%) and 0.01 (71.4%).
+    "linear": {"step_size": 0.0001},
+    "l2-init": {"step_size": 0.01, "weight_decay": 1e-4},
+    "dropout": {"step_size": 0.01, "dropout": 0.1},
+    "batchnorm": {"step_size": 0.01, "normalisation": "batchnorm"},
+    "layernorm": {"step_size": 0.01, "normalisation": "layernorm"},
+    "layernorm+l2": {"step_size": 0.01, "normalisation": "layernorm", "weight_decay": 1e-4},
+    "resets": {"step_size": 0.01, "reset_layers": 2},
 }
 
 _INIT = {
@@ -233,17 +337,26 @@ PROFILES["authors"]["cbp"].update(
 # Not published: the network's initialisation, momentum and replacement as above.
 _LIKE = {
     name: {
-        **({"momentum": 0.9} if name == "redo" else {}),
+        **({"momentum": 0.9} if name in ("redo", "snr") else {}),
         **({"replacement_rate": 3e-4, "maturity": 100} if name.endswith("+cbp") else {}),
     }
     for name in OTHERS
 }
 
+
+def _others(profile: str) -> dict[str, dict[str, Any]]:
+    utilities = {"paper": "corrected", "authors": "uncorrected"}[profile]
+    return {
+        name: {
+            "init": _INIT[profile],
+            **({"upgd_maximum": utilities} if name.startswith("upgd") else {}),
+        }
+        for name in OTHERS
+    }
+
+
 IMAGE_METHODS: Methods[ImageMethod] = Methods(
     {**METHODS, **OTHERS},
-    {**PUBLISHED, **_LIKE},
-    {
-        profile: {**PROFILES[profile], **{name: {"init": _INIT[profile]} for name in OTHERS}}
-        for profile in ("authors", "paper")
-    },
+    {**PUBLISHED, **OURS, **_LIKE},
+    {profile: {**PROFILES[profile], **_others(profile)} for profile in ("authors", "paper")},
 )

@@ -18,7 +18,9 @@ CLIP = (
     "for at most so many times their root mean square"
 )
 BEGIN = "where step sizes begin; of SGD and Adam the one there is"
-DECAY = "L2 regularisation: gradient += weight_decay * weight; of MetaOptimize beside the gradient"
+DECAY = "gradient += weight_decay * weight; of AdamW, UPGD and MetaOptimize beside the gradient"
+TO = "where weight decay leads to: zero, or the initial weights"
+DECAYS = ("zero", "initial")
 SCOPES = ("network", "layer", "unit", "weight")
 
 
@@ -34,10 +36,16 @@ class Sgd:
     step_size: float = option(0.01, BEGIN, above=0)
     momentum: float = option(0.0, "momentum of SGD", minimum=0)
     weight_decay: float = option(0.0, DECAY, minimum=0)
+    decay_to: str = option("zero", TO, choices=DECAYS)
 
     def optimizer(self) -> Any:
         """The step-size rule."""
-        return kl.SGD(step_size=self.step_size, momentum=self.momentum, weight_decay=self.weight_decay)
+        return kl.SGD(
+            step_size=self.step_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            decay_to=self.decay_to,
+        )
 
 
 @dataclass(frozen=True)
@@ -45,16 +53,61 @@ class Adam:
     """Adam."""
 
     short: ClassVar[str] = "adam"
+    kind: ClassVar[Any] = kl.Adam
 
     step_size: float = option(0.001, BEGIN, above=0)
     beta1: float = option(0.9, "decay of the first moment", minimum=0)
     beta2: float = option(0.999, "decay of the second moment", minimum=0)
     weight_decay: float = option(0.0, DECAY, minimum=0)
+    decay_to: str = option("zero", TO, choices=DECAYS)
 
     def optimizer(self) -> Any:
         """The step-size rule."""
-        return kl.Adam(
-            step_size=self.step_size, beta1=self.beta1, beta2=self.beta2, weight_decay=self.weight_decay
+        return self.kind(
+            step_size=self.step_size,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            weight_decay=self.weight_decay,
+            decay_to=self.decay_to,
+        )
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam whose weights decay beside the gradient."""
+
+    short: ClassVar[str] = "adamw"
+    kind: ClassVar[Any] = kl.AdamW
+
+    weight_decay: float = option(0.01, DECAY, minimum=0)
+
+
+@dataclass(frozen=True)
+class Upgd:
+    """Utility-based perturbed gradient descent: weights of little utility change most."""
+
+    short: ClassVar[str] = "upgd"
+
+    step_size: float = option(0.01, BEGIN, above=0)
+    weight_decay: float = option(0.0, DECAY, minimum=0)
+    weight_utility_decay: float = option(0.999, "decay of UPGD's running utility of weights", minimum=0)
+    gradient_noise: float = option(0.001, "deviation of the noise that UPGD adds to gradients", minimum=0)
+    upgd_factor: float = option(1.0, "of UPGD's step: published experiments 1, library 2", above=0)
+    upgd_maximum: str = option(
+        "uncorrected",
+        "of which utilities UPGD takes the maximum that it divides by",
+        choices=("uncorrected", "corrected"),
+    )
+
+    def optimizer(self) -> Any:
+        """The step-size rule."""
+        return kl.UPGD(
+            step_size=self.step_size,
+            weight_decay=self.weight_decay,
+            utility_decay=self.weight_utility_decay,
+            noise=self.gradient_noise,
+            factor=self.upgd_factor,
+            maximum=self.upgd_maximum,
         )
 
 
@@ -151,7 +204,7 @@ class MetaOptimize:
         )
 
 
-OPTIMIZERS: tuple[Any, ...] = (Sgd, Adam, Idbd, Autostep, Obgd, AdaptiveObgd, MetaOptimize)
+OPTIMIZERS: tuple[Any, ...] = (Sgd, Adam, AdamW, Upgd, Idbd, Autostep, Obgd, AdaptiveObgd, MetaOptimize)
 
 
 @dataclass(frozen=True)
@@ -214,7 +267,31 @@ class WithReDo:
         return [kl.ReDo(threshold=self.threshold, period=self.period)]
 
 
-RULES: tuple[Any, ...] = (WithContinualBackprop, WithNoise, WithReDo)
+@dataclass(frozen=True)
+class WithSnr:
+    """Units that are silent for unusually long are replaced (SNR)."""
+
+    short: ClassVar[str] = "snr"
+
+    percentile: float = option(0.99, "of a unit's silences that it is replaced after", above=0)
+    silences_every: int = option(1000, "steps from one look at the silences to the next", minimum=1)
+    silence: int = option(1000, "silent samples up to which a unit stays before the first look", minimum=1)
+    longest_silence: int = option(20000, "silent samples up to which this may grow", minimum=1)
+
+    def rules(self) -> list[Any]:
+        """The unit rules."""
+        return [
+            kl.SNR(
+                percentile=self.percentile,
+                period=self.silences_every,
+                threshold=self.silence,
+                longest=self.longest_silence,
+            )
+        ]
+
+
+EVERY_UNIT: tuple[Any, ...] = (WithContinualBackprop, WithNoise, WithReDo)  # rules of units of any kind
+RULES: tuple[Any, ...] = (*EVERY_UNIT, WithSnr)
 
 
 # --- methods ------------------------------------------------------------------------------------------------

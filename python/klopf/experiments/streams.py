@@ -16,8 +16,9 @@ from klopf.experiments.lines import Methods
 from klopf.experiments.settings import option
 from klopf.experiments.stepping import (
     BEGIN,
-    RULES,
+    EVERY_UNIT,
     Adam,
+    AdamW,
     AdaptiveObgd,
     Autostep,
     Idbd,
@@ -25,6 +26,7 @@ from klopf.experiments.stepping import (
     MetaOptimize,
     Obgd,
     Sgd,
+    Upgd,
     added,
     combinations,
 )
@@ -97,12 +99,12 @@ class Streaming:
         layers: list[Any] = []
         if place.image:
             for filters in self.channels or (16,):
-                layers += [kl.Conv2d(filters, 3), kl.LayerNorm(), kl.LeakyReLU(0.01)]
+                layers += [kl.Conv2d(filters, 3), kl.LayerNorm(affine=False), kl.LeakyReLU(0.01)]
             layers.append(kl.Flatten())
         elif self.channels:
             raise kl.Error("--channels is an option of images, and observations are none")
         for units in self.hidden:
-            layers += [kl.Linear(units), kl.LayerNorm(), kl.LeakyReLU(0.01)]
+            layers += [kl.Linear(units), kl.LayerNorm(affine=False), kl.LeakyReLU(0.01)]
         return kl.Network(
             [*layers, kl.Linear(outputs)],
             input_shape=place.image or (place.observations + self.timed(place),),
@@ -270,12 +272,13 @@ class GreedyIntentional(Intentional):
 
 
 AGENTS: dict[str, type[Streaming]] = {kind.agent: kind for kind in (StreamAC, StreamQ, StreamSarsa)}
-_OTHERS = (Sgd, Adam, Idbd, Autostep, MetaOptimize)
+_OTHERS = (Sgd, Adam, AdamW, Upgd, Idbd, Autostep, MetaOptimize)
+_RULES = (None, *EVERY_UNIT)  # without SNR, which needs ReLU
 KINDS: dict[str, type[Streaming]] = {
-    **combinations(StreamAC, (ActorObgd, ActorAdaptiveObgd, ActorIntentional, *_OTHERS), first="ac"),
-    **combinations(StreamQ, (Obgd, AdaptiveObgd, GreedyIntentional, *_OTHERS), first="q"),
-    **combinations(StreamSarsa, (Obgd, AdaptiveObgd, GreedyIntentional, *_OTHERS), first="sarsa"),
+    **combinations(StreamAC, (ActorObgd, ActorAdaptiveObgd, ActorIntentional, *_OTHERS), _RULES, "ac"),
+    **combinations(StreamQ, (Obgd, AdaptiveObgd, GreedyIntentional, *_OTHERS), _RULES, "q"),
+    **combinations(StreamSarsa, (Obgd, AdaptiveObgd, GreedyIntentional, *_OTHERS), _RULES, "sarsa"),
 }
 _ADDED = added((AdaptiveObgd, Intentional, *_OTHERS))
-SPELLED = f"{', '.join(AGENTS)}; alone, with {_ADDED}; with {added(RULES)}; or both"
+SPELLED = f"{', '.join(AGENTS)}; alone, with {_ADDED}; with {added(EVERY_UNIT)}; or both"
 STREAMS = Methods(KINDS, {}, {"authors": {}})

@@ -109,7 +109,7 @@ class Plan(online.Plan):
         sizes = np.full((len(errors), self.settings.inputs), np.nan)
         if isinstance(method, stepping.Sgd):
             sizes[:] = method.step_size
-        elif not isinstance(method, stepping.Adam):
+        elif not isinstance(method, stepping.Adam | stepping.Upgd):
             sizes[:] = learner.step_sizes()["0.weight"][:, 0]
         relevant = self.settings.relevant
         return {

@@ -93,4 +93,57 @@ struct LayerNormBackward {
   Ref<float> output, inverse_std, grad_output, grad_input;
 };
 
+// The same over all samples and positions of a channel (Ioffe and Szegedy 2015), which takes a batch that is in one piece.
+struct BatchNormForward {
+  float epsilon;
+  int32_t channels, positions;
+  Ref<float> input, output, mean, variance, inverse_std;  // [channels] of the batch
+};
+struct BatchNormBackward {
+  int32_t channels, positions;
+  Ref<float> output, inverse_std, grad_output, grad_input;
+  Ref<float> mean, along;  // scratch [channels]: of the gradient; of its products with outputs
+};
+struct BatchNormTrack {  // running <- (1 - momentum) running + momentum batch's; of the variance over the n - 1 deviation
+  float momentum;
+  int32_t channels, positions;
+  Ref<float> mean, variance, running_mean, running_variance;
+};
+struct BatchNormApply {  // by what runs
+  float epsilon;
+  int32_t channels, positions;
+  Ref<float> input, output, running_mean, running_variance;
+};
+
+// y = gain x + bias. There are so many gains, one for each number of a sample or for each channel; channels come last.
+struct ScaleForward {
+  int64_t size;  // of one sample
+  int32_t gains;
+  Ref<float> input, weight, bias, output;
+};
+struct ScaleBackward {
+  int64_t size;
+  int32_t gains;
+  Ref<float> input, weight, grad_output;
+  Ref<float> grad_weight, grad_bias;  // absent where only grad_input is wanted
+  Ref<float> grad_input;              // absent at the first layer
+};
+
+// Each number is zero with some probability, and else larger by as much (Srivastava et al. 2014, inverted).
+struct DropoutForward {
+  float probability;
+  int32_t key;
+  int64_t size;  // of one sample
+  Ref<float> input, output;
+  Ref<uint8_t> kept;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+struct DropoutBackward {
+  float probability;
+  int64_t size;
+  Ref<uint8_t> kept;
+  Ref<float> grad_output, grad_input;
+};
+
 }  // namespace klopf

@@ -8,6 +8,7 @@ namespace klopf {
 struct SgdStep {
   int64_t count;
   Ref<float> weights, grads, momentum;  // momentum absent where it is zero in all runs
+  Ref<float> origin;                    // where decay leads to; absent: zero
   Ref<double> step_size, momentum_rate, weight_decay;
   Ref<int32_t> alive;  // cleared when a weight is no longer finite
 };
@@ -21,9 +22,23 @@ struct LinearBackwardSgd {
 struct AdamStep {
   int64_t count;
   int32_t epsilon_raw;
+  int32_t decoupled;  // decay of weights beside the gradient, not in it
   Ref<float> weights, grads, first, second;
+  Ref<float> origin;   // as of SgdStep
   Ref<int32_t> steps;  // of each weight, since its unit was replaced
   Ref<double> step_size, beta1, beta2, epsilon, weight_decay;
+  Ref<int32_t> alive;
+};
+// Weights of little utility change most (Elsayed and Mahmood 2024).
+struct UpgdStep {
+  int64_t count;
+  int32_t maximum_corrected, key;
+  Ref<float> weights, grads, utility;
+  Ref<int32_t> steps;  // as of AdamStep
+  Ref<float> maximum;  // scratch: of all utilities
+  Ref<double> step_size, weight_decay, utility_decay, noise, factor;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
   Ref<int32_t> alive;
 };
 // Makes a batch's gradient no longer than a limit, by max / (norm + 1e-6). On the CPU the chunks' gradients are added up before, and but

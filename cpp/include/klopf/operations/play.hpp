@@ -33,6 +33,7 @@ struct Batch {
   Ref<int64_t> done;  // samples of the epoch that came before, to be added to `first`; for devices that play all runs at once
   int32_t count = 0;
   int32_t total = 0;  // of the batch that these samples are a chunk of: what means divide by
+  int32_t place = 0;  // of the first of them in that batch
   InputType type = InputType::float32;
   bool operator==(const Batch&) const = default;
 };

@@ -11,6 +11,7 @@ struct Units {
   int32_t outputs, taps;        // outgoing weights [outputs, taps, units]
   int32_t weights_by_position;  // 1: taps are positions (a flattened layer); 0: taps are shared by all positions
   int32_t height, width;        // of the positions
+  int32_t rectified;            // whether it is active or silent: behind ReLU
   int32_t place, next_place;    // layers of the incoming and outgoing weights
   int32_t key;                  // of random numbers
   Ref<float> activity;          // [B, S, U]
@@ -76,6 +77,25 @@ struct SelectDormant {
   Ref<int64_t> step;
 };
 
+// Units that have been silent for longer than a percentile of their own silences (SNR). A batch in which a unit never fires counts as
+// many silent samples as it has.
+struct SelectSilent {
+  Units group;
+  Ref<double> percentile, period, threshold, longest;
+  Ref<int32_t> silence, limit;  // [U] samples: since a unit fired; after how many it goes, 0 before the first step
+  Ref<int32_t> gaps;            // [U, silence_bins] how many silences were how long, since limits were last made
+  Ref<uint8_t> replaced;        // [U]
+  Ref<int64_t> step;
+};
+
+// Numbers that belong to a unit beside its weights and bias, of the normalisation behind it: [copies, units], and what they are at birth.
+struct Companion {
+  Ref<float> values;
+  int32_t copies;
+  float birth;
+  int32_t learned;    // among the weights
+  int32_t first_row;  // and there among the rows of all layers
+};
 // State that an optimizer keeps for each weight, in the order of the weights; zero where a unit starts anew.
 struct WeightState {
   Ref<uint32_t> values;  // 32-bit words
@@ -85,7 +105,9 @@ struct UnitReplace {
   InitialDistribution initial;
   int32_t transfer_mean_to_bias;
   Ref<uint8_t> replaced;
+  Companion companions[8];
   Ref<float> weights;  // start of all the network's weights: where WeightState lines up
+  Ref<float> origin;   // likewise: the weights as they began, where they are kept
   WeightState state[8];
   WeightState unit_state[2];  // the same for each unit of the network; the group's first is first_row
   int32_t first_row;
