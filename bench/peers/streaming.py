@@ -23,7 +23,8 @@ def klopf_agent(runs: int = 1, adaptive: bool = False) -> Any:
     import klopf as kl
 
     def network(outputs: int, stream: int) -> kl.Network:
-        body = [layer for _ in range(2) for layer in (kl.Linear(HIDDEN), kl.LayerNorm(affine=False), kl.LeakyReLU())]
+        norm = kl.LayerNorm(affine=False)
+        body = [layer for _ in range(2) for layer in (kl.Linear(HIDDEN), norm, kl.LeakyReLU())]
         layers = [*body, kl.Linear(outputs)]
         return kl.Network(layers, (INPUTS,), runs=runs, init="sparse", stream=stream)
 

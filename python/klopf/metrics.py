@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 SIGNED_LEVEL = 1e-2  # a unit of signed activity is active where |y| exceeds this
 PROBE_CHUNK = 100  # inputs shown at once: activities of all runs before flattening are large
 _UNSIGNED = ("ReLU", "Sigmoid")  # activations whose outputs are never negative
+_NORMALISING = ("LayerNorm", "BatchNorm1d", "BatchNorm2d")
 _PARAMETRIC = ("Conv2d", "Linear")
 
 
@@ -198,6 +199,7 @@ def _connection_weights(state_dict: Mapping[str, Array]) -> dict[str, Array]:
         name: array
         for name, array in state_dict.items()
         if name.split(".")[-1] == "weight" and array.ndim >= 3 and array.size > 0
+        if array.shape != getattr(state_dict.get(name.removesuffix("weight") + "bias"), "shape", None)  # a gain
     }
     if not weights:
         raise Error(
@@ -257,6 +259,6 @@ def _signed_groups(layers: Sequence[Any], groups: int) -> list[bool]:
         name = type(layer).__name__
         if name in _PARAMETRIC:
             signed.append(True)
-        elif name in _UNSIGNED and signed:
-            signed[-1] = False
+        elif name in (*_UNSIGNED, *_NORMALISING) and signed:
+            signed[-1] = name in _NORMALISING
     return signed[:groups]
