@@ -51,9 +51,9 @@ def _atomic_write(path: StrPath, mode: str) -> Iterator[IO[Any]]:
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.tmp")
-    with _clear_errors(path, ours=(temporary, target)):
-        _refuse_what_is_no_file(target)
-        file = _open_alone(temporary, mode)
+    with clear_errors(path, ours=(temporary, target)):
+        refuse_what_is_no_file(target)
+        file = _open_empty(temporary, mode)
         try:
             yield file
             file.flush()
@@ -68,7 +68,7 @@ def _atomic_write(path: StrPath, mode: str) -> Iterator[IO[Any]]:
                 file.close()
             raise
         file.close()
-    _flush_folder(folder)
+    flush_folder(folder)
 
 
 def check_writable(folder: StrPath) -> None:
@@ -90,7 +90,7 @@ def reason(error: OSError) -> str:
 
 
 @contextmanager
-def _clear_errors(path: StrPath, ours: tuple[str, ...]) -> Iterator[None]:
+def clear_errors(path: StrPath, ours: tuple[str, ...]) -> Iterator[None]:
     """Turn an OSError that names one of the files `ours`, or none, into a `klopf.Error` about `path`."""
     try:
         yield
@@ -100,7 +100,7 @@ def _clear_errors(path: StrPath, ours: tuple[str, ...]) -> Iterator[None]:
         raise Error(f"cannot write {os.fspath(path)}: {reason(error)}") from error
 
 
-def _refuse_what_is_no_file(target: str) -> None:
+def refuse_what_is_no_file(target: str) -> None:
     """Raise OSError where `target` is a folder, a device or a pipe: renaming would replace a device."""
     try:
         kind = os.stat(target).st_mode
@@ -112,19 +112,32 @@ def _refuse_what_is_no_file(target: str) -> None:
         raise OSError(errno.EINVAL, "not a regular file", target)
 
 
-def _open_alone(temporary: str, mode: str) -> IO[Any]:
-    """Open `temporary` for writing from its start, locked against every other writer of it."""
+def open_alone(temporary: str) -> int:
+    """A descriptor of the file `temporary`, made where it is missing and locked against every other writer.
+
+    What it holds stays. Raises OSError, "another process is writing it", where it is locked.
+    """
     while True:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if _lock(descriptor, temporary):
-                os.ftruncate(descriptor, 0)
-                text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-                return open(descriptor, mode, **text)  # type: ignore[call-overload, no-any-return]
+                return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _open_empty(temporary: str, mode: str) -> IO[Any]:
+    """Open `temporary` for writing from its start, locked against every other writer of it."""
+    descriptor = open_alone(temporary)
+    try:
+        os.ftruncate(descriptor, 0)
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        return open(descriptor, mode, **text)  # type: ignore[call-overload, no-any-return]
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _lock(descriptor: int, temporary: str) -> bool:
@@ -143,7 +156,7 @@ def _lock(descriptor: int, temporary: str) -> bool:
         return False
 
 
-def _flush_folder(folder: str) -> None:
+def flush_folder(folder: str) -> None:
     """Ask the system to put the renaming itself on the disk; where it refuses, no harm is done."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
