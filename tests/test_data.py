@@ -44,7 +44,7 @@ def test_changed_pixels_are_noticed_when_read(packed: Path) -> None:
     packed.write_bytes(content)
     source = PackedImages(packed)
     source.images(0)
-    with pytest.raises(Error, match=r"the pixels of class n01 in .* differ from those packed"):
+    with pytest.raises(Error, match=r"the pixels of class 'n01' in .* differ from those packed"):
         source.images(1)
 
 

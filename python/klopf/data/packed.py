@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klopf._core import Error
+from klopf.data.npy import read_head
 from klopf.data.source import ImageSource, check_class_index, check_options
 from klopf.files import reason
 
@@ -97,6 +98,11 @@ class PackedImages(ImageSource):
         """A human name for each class where the source had one, else its id."""
         return [record["name"] for record in self._about["classes"]]
 
+    @property
+    def origin(self) -> str:
+        """Where the images come from: the folder that was packed, or "arrays"."""
+        return str(self._about.get("source"))
+
     def images(self, class_index: int) -> NDArray[np.uint8]:
         """A copy of one class [N, 3, H, W]; `klopf.Error` where its pixels are not those packed."""
         check_class_index(class_index, self.classes)
@@ -104,8 +110,9 @@ class PackedImages(ImageSource):
         if class_index not in self._verified:
             record = self._about["classes"][class_index]
             if zlib.crc32(images.data) != record["crc32"]:
+                name = f"{record['id']!r:.100}"
                 raise Error(
-                    f"[data] the pixels of class {record['id']} in {self.path} differ from those packed: "
+                    f"[data] the pixels of class {name} in {self.path} differ from those packed: "
                     "pack the images again"
                 )
             self._verified.add(class_index)
@@ -135,37 +142,23 @@ def _map_pixels(path: Path) -> NDArray[np.uint8]:
     """The memory map [classes, images, 3, H, W], after a look at type, shape and length of the file."""
     try:
         with open(path, "rb") as file:
-            shape, fortran, dtype = _read_header(path, file)
+            shape, fortran, dtype = read_head(file, path, "data")
             start = file.tell()
             length = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise Error(f"[data] cannot read {path}: {reason(error)}") from error
     if dtype != np.uint8 or fortran:
         order = " in Fortran order" if fortran else ""
-        raise Error(f"[data] expected uint8 in C order in {path}, got {dtype}{order}")
+        raise Error(f"[data] expected uint8 in C order in {path}, got {dtype!s:.100}{order}")
     if len(shape) != 5 or shape[2] != 3 or shape[3] != shape[4] or min(shape) < 1:
         raise Error(
-            f"[data] expected the shape [classes, images, 3, size, size] in {path}, got {list(shape)}"
+            f"[data] expected the shape [classes, images, 3, size, size] in {path}, got {list(shape)!s:.100}"
         )
     expected = start + math.prod(shape)
     if length != expected:
         state = "truncated" if length < expected else "too long"
         raise Error(f"[data] expected {expected} bytes in {path}, got {length}: the file is {state}")
     return np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=shape)
-
-
-def _read_header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and type from the head of a .npy file."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
-            version
-        ]
-        return read(file)
-    except OSError:
-        raise
-    except Exception as error:  # the header is Python text: what is wrong with it may raise almost anything
-        raise Error(f"[data] expected a .npy file, got something else in {path}") from error
 
 
 def _read_description(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -181,18 +174,21 @@ def _read_description(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise Error(f'[data] expected "format": "{FORMAT}" in {path}, got another kind of JSON')
     if about.get("version") != VERSION:
-        raise Error(f"[data] expected version {VERSION} in {path}, got {about.get('version')}")
+        raise Error(f"[data] expected version {VERSION} in {path}, got {about.get('version')!r:.100}")
     records = about.get("classes")
     if not isinstance(records, list) or not all(_is_class_record(record) for record in records):
         raise Error(f"[data] expected a list of classes with id, name and crc32 in {path}")
     described = [len(records), about.get("images_per_class"), 3, about.get("size"), about.get("size")]
     if described != list(shape):
         raise Error(
-            f"[data] expected {path} to describe the shape {list(shape)} of the .npy, got {described}"
+            f"[data] expected {path} to describe the shape {list(shape)} of the .npy, got {described!s:.100}"
         )
-    for name in ("mean", "deviation"):
-        if not _is_channel_list(about.get(name)) or (name == "deviation" and min(about[name]) <= 0):
-            raise Error(f"[data] expected {name} to be three numbers in {path}, got {about.get(name)}")
+    for name, least in (("mean", 0.0), ("deviation", 1e-9)):
+        if not _is_channel_list(about.get(name), least):
+            raise Error(
+                f"[data] expected {name} to be three numbers from {least:g} to 1 in {path}, "
+                f"got {about.get(name)!r:.100}"
+            )
     return about
 
 
@@ -203,9 +199,9 @@ def _is_class_record(record: Any) -> bool:
     )
 
 
-def _is_channel_list(values: Any) -> bool:
+def _is_channel_list(values: Any, least: float) -> bool:
     return (
         isinstance(values, list)
         and len(values) == 3
-        and all(isinstance(value, int | float) and abs(value) < 1e6 for value in values)  # NaN fails too
+        and all(isinstance(value, int | float) and least <= value <= 1 for value in values)  # NaN fails too
     )
