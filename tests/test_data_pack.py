@@ -20,8 +20,9 @@ from PIL import Image
 from image_trees import NUMBERS, contents, decoded, ilsvrc, pack_tiny, save, tiny
 from klopf._core import Error
 from klopf.data import PackedImages, pack
-from klopf.data.layouts import find_classes, natural_order
+from klopf.data.names import natural_order
 from klopf.data.pixels import PixelSums
+from klopf.data.tree import JpegPart, read_tree
 
 
 @pytest.fixture
@@ -54,10 +55,12 @@ def test_pack_class_folders_directly(tmp_path: Path) -> None:
 
 
 def test_pack_tiny_imagenet_with_validation_images_last(tmp_path: Path) -> None:
-    classes = find_classes(tiny(tmp_path))
-    assert [[file.name for file in one.files] for one in classes] == [
-        ["n00_1.JPEG", "n00_2.JPEG", "n00_10.JPEG", "val_2.JPEG", "val_9.JPEG"],
-        ["n01_1.JPEG", "n01_2.JPEG", "n01_10.JPEG", "val_10.JPEG", "val_11.JPEG"],
+    parts = read_tree(tiny(tmp_path)).parts
+    assert [(part.label, part.names) for part in parts if isinstance(part, JpegPart)] == [
+        (0, ["n00_1.JPEG", "n00_2.JPEG", "n00_10.JPEG"]),
+        (1, ["n01_1.JPEG", "n01_2.JPEG", "n01_10.JPEG"]),
+        (0, ["val_2.JPEG", "val_9.JPEG"]),
+        (1, ["val_10.JPEG", "val_11.JPEG"]),
     ]
     source = pack(tmp_path, tmp_path / "out.npy", size=8)
     assert source.images_per_class == 5
@@ -105,7 +108,7 @@ def test_pack_statistics(packed: Path) -> None:
 def test_pack_reports_progress(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     pack(ilsvrc(tmp_path / "in"), tmp_path / "out.npy", progress=lambda done, of: seen.append((done, of)))
-    assert seen == [(done, 9) for done in range(1, 10)]
+    assert seen == [(3, 9), (6, 9), (9, 9)]
 
 
 def test_interrupted_pack_leaves_the_old_files(packed: Path) -> None:
@@ -199,9 +202,10 @@ def test_folder_above_the_tree_gets_a_hint(tmp_path: Path) -> None:
 
 def test_pack_mistakes(tmp_path: Path) -> None:
     images = tiny(tmp_path / "tiny")
+    file = images / "val" / "val_annotations.txt"
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"source": tmp_path / "none"}, r"\[data pack\] cannot read .*none: No such file or directory"),
-        ({"source": images / "words.txt"}, r"\[data pack\] cannot read .*words\.txt: No such file"),
+        ({"source": file}, r"\[data pack\] cannot read .*val_annotations\.txt: Not a directory"),
         ({"out": tmp_path / "out.npz"}, r"\[data\] expected the path of packed images to end in \.npy"),
         ({"out": tmp_path / "none" / "out.npy"}, "cannot write .*: No such file or directory"),
         ({"size": 0}, r"\[data pack\] expected size to be an integer from 1, got 0"),
@@ -222,10 +226,11 @@ def test_pack_of_one_flat_colour(tmp_path: Path) -> None:
 
 
 def test_pack_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny(tmp_path / "tiny")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     monkeypatch.delitem(sys.modules, "PIL", raising=False)
-    with pytest.raises(Error, match=r"needs Pillow.*klopf\[data\]"):
-        pack(tmp_path, tmp_path / "out.npy")
+    with pytest.raises(Error, match=r"need Pillow.*klopf\[data\]"):
+        pack(tmp_path / "tiny", tmp_path / "out.npy")
 
 
 @given(st.lists(st.from_regex(r"[a-c0-9_]{0,6}", fullmatch=True)))

@@ -1,110 +1,56 @@
-"""Which JPEG belongs to which class, in the folder layouts that image collections come in.
-
-ILSVRC          train/n01440764/*.JPEG
-Tiny ImageNet   train/n01443537/images/*.JPEG, and val/images/*.JPEG with val/val_annotations.txt
-plain           a folder of class folders: n01440764/*.JPEG
-"""
+"""The layouts of folders that can be packed, and which of them a folder has."""
 
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from klopf._core import Error
+from klopf.data.batches import CIFAR_10, CIFAR_100, CIFAR_100_COARSE, read_cifar, read_imagenet
+from klopf.data.class_arrays import read_class_arrays
+from klopf.data.collection import Collection
+from klopf.data.signs import SIGNS, recognised
+from klopf.data.tree import read_tree
 from klopf.files import reason
 
-_JPEG = (".jpeg", ".jpg")
+_READERS: dict[str, Callable[[Path], Collection]] = {
+    "tree": read_tree,
+    "arrays": read_class_arrays,
+    "imagenet-batches": read_imagenet,
+    "cifar-10": partial(read_cifar, cifar=CIFAR_10),
+    "cifar-100": partial(read_cifar, cifar=CIFAR_100),
+}
 
 
-@dataclass(frozen=True)
-class ImageClass:
-    """One class: the name of its folder, a human name (or the id again), and its files in order."""
+def read_collection(
+    source: str | os.PathLike[str], layout: str | None = None, coarse: bool = False
+) -> Collection:
+    """What lies in the folder `source`: classes, labels, and where the images are. No image is read.
 
-    id: str
-    name: str
-    files: list[Path]
-
-
-def find_classes(source: str | os.PathLike[str]) -> list[ImageClass]:
-    """All classes under `source`, sorted by id; files in natural order (2 before 10), validation images last.
-
-    A validation folder without val_annotations.txt is not used. Raises `klopf.Error` where a folder or a file
-    cannot be read, a class has no JPEG, or an annotation names a class or a file that is not there.
+    layout: one of `SIGNS`; found out from the folder's content where None. coarse: the coarse classes of
+    CIFAR-100. Raises `klopf.Error` where the folder cannot be read, has signs of no layout or of several, or
+    is not what its layout says.
     """
     root = Path(source)
+    if layout is not None and layout not in SIGNS:
+        raise Error(f"[data pack] expected layout to be one of {', '.join(SIGNS)}, got {layout!r}")
     try:
-        folder = root / "train" if (root / "train").is_dir() else root
-        files = {entry.name: _training_images(entry) for entry in _sub_folders(folder)}
-        _refuse_missing(root, folder, files)
-        _add_validation_images(root / "val", files)
-        names = _human_names(root / "words.txt")
+        chosen = _layout(root, recognised(root)) if layout is None else layout
+        if coarse and chosen != "cifar-100":
+            raise Error(f"[data pack] expected cifar-100, which has coarse classes, in {root}, got {chosen}")
+        return read_cifar(root, CIFAR_100_COARSE) if coarse else _READERS[chosen](root)
     except OSError as error:
         raise Error(f"[data pack] cannot read {error.filename or root}: {reason(error)}") from error
-    return [ImageClass(id, names.get(id, id), files[id]) for id in sorted(files)]
 
 
-def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A sort key under which digits count as numbers: a2 before a10."""
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
-
-
-def _sub_folders(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-
-
-def _training_images(folder: Path) -> list[Path]:
-    """The JPEGs of one class folder, or of the folder `images` in it, in natural order."""
-    inner = folder / "images"
-    entries = (inner if inner.is_dir() else folder).iterdir()
-    jpegs = [entry for entry in entries if entry.suffix.lower() in _JPEG and not entry.name.startswith(".")]
-    return sorted(jpegs, key=lambda entry: natural_order(entry.name))
-
-
-def _refuse_missing(root: Path, folder: Path, files: dict[str, list[Path]]) -> None:
-    if not files:
-        raise Error(f"[data pack] expected class folders in {folder}, got none")
-    for id in sorted(files):
-        if not files[id]:
-            hint = f": did you mean {root / id}?" if (root / id / "train").is_dir() else ""
-            raise Error(f"[data pack] expected JPEG files in {folder / id}, got none{hint}")
-
-
-def _add_validation_images(folder: Path, files: dict[str, list[Path]]) -> None:
-    """Append the validation images of Tiny ImageNet to their classes, where the folder has annotations."""
-    annotations = folder / "val_annotations.txt"
-    if not annotations.is_file():
-        return
-    validation: dict[str, list[Path]] = {}
-    for number, line in enumerate(_lines(annotations), start=1):
-        fields = line.split("\t")
-        if len(fields) < 2:
-            raise Error(
-                f"[data pack] expected FILE<tab>CLASS in {annotations}, line {number}, got {line[:80]!r}"
-            )
-        if fields[1] not in files:
-            raise Error(f"[data pack] {annotations}, line {number}: there is no class folder {fields[1]!r}")
-        file = folder / "images" / fields[0]
-        if not file.is_file():
-            raise Error(f"[data pack] {annotations}, line {number}: there is no file {file}")
-        validation.setdefault(fields[1], []).append(file)
-    for id, added in validation.items():
-        files[id] += sorted(added, key=lambda entry: natural_order(entry.name))
-
-
-def _human_names(words: Path) -> dict[str, str]:
-    """The human name of each class id from words.txt (ID<tab>NAME), none where there is no such file."""
-    if not words.is_file():
-        return {}
-    pairs = (line.split("\t", 1) for line in _lines(words))
-    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2 and pair[1].strip()}
-
-
-def _lines(file: Path) -> list[str]:
-    """The non-empty lines of a text file."""
-    try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise Error(f"[data pack] expected UTF-8 text in {file}, got other bytes") from error
+def _layout(root: Path, found: list[str]) -> str:
+    """The one layout that was found."""
+    if not found:
+        wanted = "; ".join(f"{sign.words} ({name})" for name, sign in SIGNS.items())
+        raise Error(f"[data pack] expected one of these in {root}: {wanted}; got none of them")
+    if len(found) > 1:
+        signs = " and of ".join(f"{name} ({SIGNS[name].words})" for name in found)
+        raise Error(f"[data pack] expected one layout in {root}, got signs of {signs}: choose the layout")
+    return found[0]
