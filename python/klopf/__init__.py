@@ -1,5 +1,7 @@
 """The engine for neural networks that must keep learning: R independent runs in lockstep."""
 
+from typing import TYPE_CHECKING, Any
+
 from klopf import checkpoint
 from klopf._core import (
     IDBD,
@@ -55,6 +57,9 @@ from klopf.network import Network, UnitGroup
 from klopf.ppo import PPO
 from klopf.stream import StreamAgent
 
+if TYPE_CHECKING:
+    from klopf import data
+
 __all__ = [
     "IDBD",
     "PPO",
@@ -99,6 +104,7 @@ __all__ = [
     "__version__",
     "advantages",
     "checkpoint",
+    "data",
     "devices",
     "get_threads",
     "initialisers",
@@ -110,3 +116,12 @@ __all__ = [
     "set_threads",
     "utilities",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`klopf.data`, imported when it is first asked for."""
+    if name == "data":
+        import klopf.data
+
+        return klopf.data
+    raise AttributeError(f"module 'klopf' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from klopf._core import Error
 
 
 class ImageSource(Protocol):
-    """Square colour images in classes of equal size: `PackedImages`, `SyntheticImages`, or your own."""
+    """Square colour images in classes of equal size, wherever they are: in files, in memory, or your own."""
 
     @property
     def classes(self) -> int:
@@ -75,6 +75,11 @@ def open_source(spec: str | os.PathLike[str] | Mapping[str, Any]) -> ImageSource
         return PackedImages.from_description(options)
     if kind == "synthetic":
         return SyntheticImages.from_description(options)
+    if kind == "arrays":
+        raise Error(
+            "[data] expected images that are in a file, got those of arrays in memory: write them with "
+            "ArrayImages.save and give the experiment that file"
+        )
     raise Error(f'[data] expected a description of kind "packed" or "synthetic", got {kind!r}')
 
 
