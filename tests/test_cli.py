@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import klopf as kl
+from command_line import code_of, refused
 from experiments import REPLACING, TINY, contents, klopf, made_up
 from image_trees import ilsvrc
 from klopf.cli import COMMANDS, main
@@ -29,26 +30,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def code_of(*arguments: str) -> int:
-    """The exit code of a command, wherever in the program it is decided."""
-    try:
-        return main(arguments)
-    except SystemExit as stopped:
-        assert isinstance(stopped.code, int)
-        return stopped.code
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
-    """The one line with which a command is refused."""
-    capsys.readouterr()
-    assert code_of(*arguments) == code
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert said.err.startswith("klopf")
-    return said.err.rstrip("\n")
-
-
 # --- what is printed ----------------------------------------------------------------------------------------
 
 
@@ -59,7 +40,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(f"\n  {name} " in text for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "data pack"])
+@pytest.mark.parametrize("name", [*COMMANDS, "data pack", "data info"])
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(*name.split(), "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: klopf {name}")
@@ -135,17 +116,16 @@ def test_packed_images_are_trained_on(folder: Path, capsys: pytest.CaptureFixtur
         ("plot a --publish", "klopf plot: no option --publish; did you mean --published?"),
         ("plot", "klopf plot: the following arguments are required: FOLDER"),
         ("info --all", "klopf info: no option --all"),
+        ("data unpack", "klopf data: no action unpack; did you mean pack?"),
+        ("data xyz", "klopf data: no action xyz; see klopf data --help"),
+        ("data --size 3", "klopf data: no option --size; see klopf data --help"),
+        ("data info", "klopf data info: the following arguments are required: FILE"),
         ("data pack", "klopf data pack: the following arguments are required: SRC"),
         ("data pack a --sizes 3", "klopf data pack: no option --sizes; did you mean --size?"),
     ],
 )
 def test_a_misspelt_word(words: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, *words.split(), code=2) == line
-
-
-def test_an_unknown_data_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["data"], ["data", "unpack"]):
-        assert refused(capsys, *arguments, code=2).startswith("klopf data: ")
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,10 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from klopf._core import Error
-from klopf.experiments.settings import Parser, option, suggestion
+from klopf.experiments.settings import Parser, overview, suggestion
 from klopf.experiments.stop import Stopped
 
 
@@ -71,17 +70,11 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {text}" for name, (text, _) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: klopf COMMAND [OPTION ...]",
-            "",
-            "Networks that keep learning: an engine for continual learning, many runs in lockstep.",
-            "",
-            *lines,
-            "",
-            "klopf COMMAND --help tells what a command can do; klopf --version which version this is.",
-        ]
+    return overview(
+        "klopf COMMAND",
+        "Networks that keep learning: an engine for continual learning, many runs in lockstep.",
+        {name: text for name, (text, _) in COMMANDS.items()},
+        "klopf COMMAND --help tells what a command can do; klopf --version which version this is.",
     )
 
 
@@ -130,51 +123,10 @@ def _plot(arguments: list[str]) -> None:
     command(arguments)
 
 
-@dataclass(frozen=True)
-class Packing:
-    """One memory-mappable file of a tree of JPEGs, as `klopf imagenet --data FILE` reads it."""
-
-    out: str = option(
-        "images.npy", "the file to write; a .json of the same name lies beside it", placeholder="FILE"
-    )
-    size: int = option(32, "height and width to which every image is resized by area averaging", minimum=1)
-    images_per_class: int | None = option(
-        None, "images to take of every class (default: as many as the smallest has)", minimum=1
-    )
-
-
 def _data(arguments: list[str]) -> None:
-    parser = Parser("klopf data", "Image data.")
-    parser.add_argument("action", metavar="pack", choices=("pack",), help="see klopf data pack --help")
-    if arguments[:1] != ["pack"]:
-        parser.parse(arguments[:1])
-    parser = Parser("klopf data pack", Packing.__doc__ or "")
-    parser.add_argument(
-        "source", metavar="SRC", help="folder of JPEGs: ILSVRC's, Tiny ImageNet's, or one a class"
-    )
-    parser.add_settings(Packing)
-    given = parser.parse(arguments[1:])
-    source = given.pop("source")
-    settings = Packing(**given)
-    from klopf.data.pack import pack
+    from klopf.data.command import command
 
-    packed = pack(source, settings.out, settings.size, settings.images_per_class, _Packed())
-    print(f"{packed.classes} classes of {packed.images_per_class} images in {settings.out}")
-
-
-class _Packed:
-    """Progress of packing, called with the number of images done and of all."""
-
-    def __init__(self) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit=" images", leave=False, disable=None)
-
-    def __call__(self, done: int, all: int) -> None:
-        self._bar.total = all
-        self._bar.update(done - self._bar.n)
-        if done == all:
-            self._bar.close()
+    command(arguments)
 
 
 def _info(arguments: list[str]) -> None:
@@ -205,6 +157,6 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "track": ("a target that drifts: step sizes find out which inputs matter", _track),
     "regression": ("slowly changing regression: a million examples, one by one", _regression),
     "plot": ("draw the figure of one or several results folders", _plot),
-    "data": ("`klopf data pack`: a folder of JPEGs becomes one file of images", _data),
+    "data": ("pack a folder of images into one file, and see what is in such a file", _data),
     "info": ("version, instruction set, threads and devices", _info),
 }

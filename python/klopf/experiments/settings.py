@@ -262,3 +262,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown word: '; did you mean ...?', or nothing where none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def overview(usage: str, about: str, entries: Mapping[str, str], ending: str) -> str:
+    """The help of a program that is several: their names and what they do, between what is said of all."""
+    lines = [f"  {name:<10} {text}" for name, text in entries.items()]
+    return "\n".join([f"usage: {usage} [OPTION ...]", "", about, "", *lines, "", ending])
