@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from klopf.cli import COMMANDS, main
+from klopf.data.command import ACTIONS
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS
-CODE = [ROOT / "README.md", ROOT / "docs" / "python.md", ROOT / "docs" / "streaming.md"]
+CODE = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("python.md", "data.md", "streaming.md"))]
 if sys.version_info >= (3, 11):  # which MuJoCo's batches need
     CODE += [ROOT / "docs" / "environments.md", ROOT / "docs" / "ant.md"]
 
@@ -32,7 +33,8 @@ PATH = re.compile(
 )
 # A file named by its last part only, which must be somewhere.
 NAME = re.compile(r"[\w-]+\.(?:py|cpp|hpp|inl)")
-COMMAND = re.compile(r"(?:^|\s|/)klopf ((?:data pack|" + "|".join(COMMANDS) + r")\b[^#|&;]*)")
+ACTION = re.compile(rf"data ({'|'.join(ACTIONS)})\b")
+COMMAND = re.compile(r"(?:^|\s|/)klopf ((?:" + "|".join(COMMANDS) + r")\b[^#|&;]*)")
 
 
 def name_of(page: Path) -> str:
@@ -71,10 +73,12 @@ def test_python_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS], ids=name_of)
 def test_options_exist(page: Path) -> None:
-    everything = frozenset(("--help", "--version")).union(*map(options_of, [*COMMANDS, "data pack"]))
+    programs = [*COMMANDS, *(f"data {action}" for action in ACTIONS)]
+    everything = frozenset(("--help", "--version")).union(*map(options_of, programs))
     for code in code_of(page):
         for command in COMMAND.findall(code):
-            words = "data pack" if command.startswith("data pack") else command.split()[0]
+            action = ACTION.match(command)
+            words = action[0] if action else command.split()[0]
             missing = set(FLAG.findall(command)) - options_of(words)
             assert not missing, f"klopf {words} has no {missing}: {code}"
         if code.startswith("--"):
