@@ -19,7 +19,10 @@ from klopf.data.command import ACTIONS
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS
-CODE = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("python.md", "data.md", "streaming.md"))]
+CODE = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("python.md", "data.md", "streaming.md", "own-rules.md")),
+]
 if sys.version_info >= (3, 11):  # which MuJoCo's batches need
     CODE += [ROOT / "docs" / "environments.md", ROOT / "docs" / "ant.md"]
 

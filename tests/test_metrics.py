@@ -133,6 +133,8 @@ def test_weight_magnitude() -> None:
         "0.weight": rng.normal(size=(3, 4, 2, 5, 5)).astype(np.float32),
         "0.bias": np.full((3, 4), 100, dtype=np.float32),
         "1.weight": np.full((3, 4), 100, dtype=np.float32),  # the scales of a normalisation
+        "2.weight": np.full((3, 4, 5, 5), 100, dtype=np.float32),
+        "2.bias": np.full((3, 4, 5, 5), 100, dtype=np.float32),
         "policy.5.weight": rng.normal(size=(3, 2, 7)).astype(np.float32),
     }
     layers = metrics.layer_weight_magnitude(state)

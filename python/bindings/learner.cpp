@@ -83,12 +83,14 @@ StepOut step(Learner& learner, const ArrayLike& x, const ArrayLike& y, const Opt
 }
 
 HistoryOut run(Learner& learner, const ArrayLike& x, const ArrayLike& y, int64_t batch_size, int64_t epochs, bool shuffle,
-               const OptionalArrayLike& scale, const OptionalArrayLike& offset) {
+               const OptionalArrayLike& scale, const OptionalArrayLike& offset, bool allow_host_rules) {
   const Input in = read("learner.run", learner, x, y, scale, offset);
-  RunOptions options{batch_size, epochs, shuffle, [] {
-                       const py::gil_scoped_acquire acquire;
-                       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-                     }};
+  const RunOptions options{batch_size, epochs, shuffle,
+                           [] {
+                             const py::gil_scoped_acquire acquire;
+                             if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+                           },
+                           allow_host_rules};
   const std::vector<py::ssize_t> shape{learner.network().runs(), epochs};
   const py::gil_scoped_release release;
   return {learner.run_later(in.samples, options), shape, {}, {}};
@@ -150,6 +152,26 @@ ArrayDict step_sizes(const Learner& learner) { return to_dict(learner.step_sizes
 
 ArrayDict gradients(const Learner& learner) { return to_dict(learner.gradients()); }
 
+void on_pause(Learner& learner, const py::typing::Callable<void(std::size_t)>& turn) {
+  learner.on_pause([turn](std::size_t index) {
+    const py::gil_scoped_acquire acquire;
+    turn(index);
+  });
+}
+
+// [R, B, U], or [R, B, U, H, W] of filters.
+py::array_t<float> of_samples(const Learner& learner, const std::vector<float>& values, std::size_t group) {
+  const Network& net = learner.network();
+  const Units& g = net.units().at(group);
+  std::vector<py::ssize_t> shape{net.runs(), learner.batch_now(), g.units};
+  if (net.is_convolution(group)) shape.insert(shape.end(), {g.height, g.width});
+  return to_numpy(values, shape);
+}
+
+void replace_now(Learner& learner, std::size_t group, const py::array_t<bool, py::array::c_style>& units) {
+  learner.replace_now(group, {units.data(), units.data() + units.size()});
+}
+
 py::array_t<bool> alive(const Learner& learner) {
   const auto alive = learner.alive();
   py::array_t<bool> out(static_cast<py::ssize_t>(alive.size()));
@@ -193,7 +215,8 @@ Args:
     epochs: passes over x
     shuffle: False: always in the given order
     scale: one number or [C]: x * scale + offset is what the network sees
-    offset: one number or [C])";
+    offset: one number or [C]
+    allow_host_rules: go on although rules in Python have a turn at every step, for which all runs wait)";
 
 const char* step_sizes_doc = R"(Every weight's step size, named and shaped like state_dict(), where they follow from what is learned.
 
@@ -236,7 +259,7 @@ void bind_learner(py::module_& m) {
            py::arg("max_gradient_norm") = none)
       .def("step", &step, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none, step_doc)
       .def("run", &run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("batch_size") = 100, py::arg("epochs") = 1,
-           py::arg("shuffle") = true, py::arg("scale") = none, py::arg("offset") = none, run_doc)
+           py::arg("shuffle") = true, py::arg("scale") = none, py::arg("offset") = none, py::arg("allow_host_rules") = false, run_doc)
       .def("evaluate", &evaluate, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none,
            "Loss and accuracy on x, y, as step() takes them; nothing learns.")
       .def("forward", &forward, py::arg("x"), py::arg("scale") = none, py::arg("offset") = none,
@@ -249,6 +272,15 @@ void bind_learner(py::module_& m) {
       .def("step_sizes", &step_sizes, step_sizes_doc)
       .def("restart", &Learner::restart, restart_doc)
       .def_property_readonly("alive", &alive, "bool [R]: False for runs frozen because their loss or weights were no longer finite.")
+      .def("_on_pause", &on_pause, py::arg("turn"))
+      .def(
+          "_activities", [](const Learner& l, std::size_t group) { return of_samples(l, l.activities_now(group), group); },
+          py::arg("group"))
+      .def(
+          "_errors", [](const Learner& l, std::size_t group) { return of_samples(l, l.errors_now(group), group); }, py::arg("group"))
+      .def("_gradients", [](const Learner& l) { return to_dict(l.gradients_now()); })
+      .def("_replace", &replace_now, py::arg("group"), py::arg("units"))
+      .def("_replaced", [](const Learner& l) { return masks(l.replaced_last(), l.network().runs()); })
       .def("state", &state, "Everything that learning depends on, by name, arrays [R, ...].")
       .def("load_state", &load_state, py::arg("arrays"), load_state_doc);
 }

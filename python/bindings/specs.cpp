@@ -340,6 +340,8 @@ void bind_specs(py::module_& m) {
       bind<Dropout>(m, "Dropout", dropout_doc),
       bind<LogStd>(m, "LogStd", log_std_doc));
   bind<ClippedPolicy>(m, "ClippedPolicy", clipped_policy_doc);
+  bind<HostRule>(m, "HostRule", "The place of a klopf.UnitRule among the rules.");
+  bind<HostOptimizer>(m, "HostOptimizer", "The place of a klopf.StepSizeRule.");
   m.attr("optimizers") = py::make_tuple(
       bind<SGD>(m, "SGD", sgd_doc),
       bind<Adam>(m, "Adam", adam_doc),

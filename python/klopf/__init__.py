@@ -55,6 +55,7 @@ from klopf._core import (
 from klopf.learner import Learner
 from klopf.network import Network, UnitGroup
 from klopf.ppo import PPO
+from klopf.rules import StepSizeRule, UnitRule, UtilityRule, WatchedUnits
 from klopf.stream import StreamAgent
 
 if TYPE_CHECKING:
@@ -97,10 +98,14 @@ __all__ = [
     "ShrinkAndPerturb",
     "Sigmoid",
     "Step",
+    "StepSizeRule",
     "StreamAgent",
     "SwiftTD",
     "Tanh",
     "UnitGroup",
+    "UnitRule",
+    "UtilityRule",
+    "WatchedUnits",
     "__version__",
     "advantages",
     "checkpoint",

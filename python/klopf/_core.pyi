@@ -33,6 +33,8 @@ __all__: list[str] = [
     "Evaluation",
     "Flatten",
     "History",
+    "HostOptimizer",
+    "HostRule",
     "Intentional",
     "LayerNorm",
     "LeakyReLU",
@@ -425,6 +427,64 @@ class ClippedPolicy:
     def entropy(self) -> float | list[float]:
         """
         weight of the entropy that is added to what is maximised
+        """
+
+class HostRule:
+    """
+    The place of a klopf.UnitRule among the rules.
+
+    Args:
+        replaces: whether it says which units are replaced
+        transfer_mean_to_bias: add a removed unit's mean contribution to the next layer's biases
+        reset_optimizer_state: zero what the optimizer keeps for the weights that begin anew
+        init: distribution of new incoming weights: an initialiser's name; None: the network's
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        replaces: bool = True,
+        transfer_mean_to_bias: bool = False,
+        reset_optimizer_state: bool = True,
+        init: str | None = None,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def init(self) -> str | None:
+        """
+        distribution of new incoming weights: an initialiser's name; None: the network's
+        """
+    @property
+    def replaces(self) -> bool:
+        """
+        whether it says which units are replaced
+        """
+    @property
+    def reset_optimizer_state(self) -> bool:
+        """
+        zero what the optimizer keeps for the weights that begin anew
+        """
+    @property
+    def transfer_mean_to_bias(self) -> bool:
+        """
+        add a removed unit's mean contribution to the next layer's biases
+        """
+
+class HostOptimizer:
+    """
+    The place of a klopf.StepSizeRule.
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(self) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
         """
 
 class SwiftTD:
@@ -1534,10 +1594,19 @@ class Learner:
         | AdaptiveObGD
         | MetaOptimize
         | Intentional
-        | SwiftTD,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb] = [],
+        | SwiftTD
+        | HostOptimizer,
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb | HostRule] = [],
         max_gradient_norm: numpy.typing.ArrayLike | None = None,
     ) -> None: ...
+    def _activities(self, group: typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]: ...
+    def _errors(self, group: typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]: ...
+    def _gradients(self) -> dict[str, numpy.typing.NDArray[typing.Any]]: ...
+    def _on_pause(self, turn: collections.abc.Callable[[int], None]) -> None: ...
+    def _replace(
+        self, group: typing.SupportsIndex, units: typing.Annotated[numpy.typing.ArrayLike, numpy.bool]
+    ) -> None: ...
+    def _replaced(self) -> list[numpy.typing.NDArray[numpy.bool]]: ...
     def apply(self) -> list[numpy.typing.NDArray[numpy.bool]]:
         """
         Optimizer, then rules, from the gradients of backward(); the masks [R, U] of replaced units.
@@ -1601,6 +1670,7 @@ class Learner:
         shuffle: bool = True,
         scale: numpy.typing.ArrayLike | None = None,
         offset: numpy.typing.ArrayLike | None = None,
+        allow_host_rules: bool = False,
     ) -> History:
         """
         Whole epochs, in an order drawn anew each epoch.
@@ -1615,6 +1685,7 @@ class Learner:
             shuffle: False: always in the given order
             scale: one number or [C]: x * scale + offset is what the network sees
             offset: one number or [C]
+            allow_host_rules: go on although rules in Python have a turn at every step, for which all runs wait
         """
     def state(self) -> dict[str, numpy.typing.NDArray[typing.Any]]:
         """
@@ -1715,8 +1786,9 @@ class PPO:
         | AdaptiveObGD
         | MetaOptimize
         | Intentional
-        | SwiftTD,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb] = [],
+        | SwiftTD
+        | HostOptimizer,
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb | HostRule] = [],
         steps: typing.SupportsIndex = 2048,
         epochs: typing.SupportsIndex = 10,
         batch_size: typing.SupportsIndex = 128,
@@ -1860,7 +1932,8 @@ class StreamAgent:
         | AdaptiveObGD
         | MetaOptimize
         | Intentional
-        | SwiftTD,
+        | SwiftTD
+        | HostOptimizer,
         value_optimizer: SGD
         | Adam
         | AdamW
@@ -1871,8 +1944,9 @@ class StreamAgent:
         | AdaptiveObGD
         | MetaOptimize
         | Intentional
-        | SwiftTD,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb],
+        | SwiftTD
+        | HostOptimizer,
+        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb | HostRule],
         discount: numpy.typing.ArrayLike,
         trace_decay: numpy.typing.ArrayLike,
         entropy: numpy.typing.ArrayLike,

@@ -34,7 +34,7 @@ def write(path: str | PathLike[str], arrays: Mapping[str, NDArray[Any]], meta: M
     from safetensors.numpy import save
 
     description = json.dumps(meta)
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     # One key: safetensors writes several in no fixed order.
     header = json.dumps({"checksum": _checksum(contiguous, description), "description": description})
     data = save(contiguous, metadata={"klopf": header})

@@ -199,13 +199,18 @@ def _connection_weights(state_dict: Mapping[str, Array]) -> dict[str, Array]:
         name: array
         for name, array in state_dict.items()
         if name.split(".")[-1] == "weight" and array.ndim >= 3 and array.size > 0
-        if array.shape != getattr(state_dict.get(name.removesuffix("weight") + "bias"), "shape", None)  # a gain
+        if not _is_gain(array, state_dict.get(name.removesuffix("weight") + "bias"))
     }
     if not weights:
         raise Error(
             f"[metrics] expected weights [R, O, I, ...] in the state, got the names {list(state_dict)}"
         )
     return weights
+
+
+def _is_gain(weight: Array, bias: Array | None) -> bool:
+    """Whether it scales, as a normalisation's weights do: there are as many as biases."""
+    return bias is not None and weight.shape == bias.shape
 
 
 def _absolute_sums(weight: Array) -> FloatArray:

@@ -26,23 +26,53 @@ class UnitGroup:
         return self._network._unit_state(self._index)[name]
 
     @property
-    def incoming(self) -> NDArray[np.float32]:
-        """Incoming weights [R, U, inputs], or [R, U, C, KH, KW] of filters."""
-        return self._network.state_dict()[f"{self.layer}.weight"]
+    def _weights(self) -> tuple[str, str, str]:
+        """Names of incoming weights, biases and outgoing weights."""
+        return f"{self.layer}.weight", f"{self.layer}.bias", f"{self.next_layer}.weight"
 
-    @property
-    def bias(self) -> NDArray[np.float32]:
-        """Biases [R, U]."""
-        return self._network.state_dict()[f"{self.layer}.bias"]
-
-    @property
-    def outgoing(self) -> NDArray[np.float32]:
-        """Outgoing weights [R, U, O], into filters [R, U, O, KH, KW], through a flattening [R, U, O, S]."""
-        weight = self._network.state_dict()[f"{self.next_layer}.weight"]
+    def _by_unit(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """The next layer's weights with the units first."""
         runs, outputs = weight.shape[:2]
         if weight.ndim == 3 and weight.shape[2] != self.size:
             weight = weight.reshape(runs, outputs, self.size, -1)
         return np.ascontiguousarray(np.moveaxis(weight, 2, 1))
+
+    def _write(self, name: str, value: NDArray[Any]) -> None:
+        state = self._network.state_dict()
+        given = np.asarray(value, dtype=np.float32)
+        if given.size != state[name].size:
+            raise _core.Error(
+                f'[units] "{name}" must have {state[name].size} numbers, got {list(given.shape)}'
+            )
+        self._network.load_state_dict({**state, name: given.reshape(state[name].shape)})
+
+    @property
+    def incoming(self) -> NDArray[np.float32]:
+        """Incoming weights [R, U, inputs], or [R, U, C, KH, KW] of filters; what is assigned is written."""
+        return self._network.state_dict()[self._weights[0]]
+
+    @incoming.setter
+    def incoming(self, value: NDArray[Any]) -> None:
+        self._write(self._weights[0], value)
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        """Biases [R, U]; what is assigned is written."""
+        return self._network.state_dict()[self._weights[1]]
+
+    @bias.setter
+    def bias(self, value: NDArray[Any]) -> None:
+        self._write(self._weights[1], value)
+
+    @property
+    def outgoing(self) -> NDArray[np.float32]:
+        """Outgoing weights [R, U, O], into filters [R, U, O, KH, KW], through a flattening [R, U, O, S]; what
+        is assigned is written."""
+        return self._by_unit(self._network.state_dict()[self._weights[2]])
+
+    @outgoing.setter
+    def outgoing(self, value: NDArray[Any]) -> None:
+        self._write(self._weights[2], np.moveaxis(np.asarray(value), 1, 2))
 
     @property
     def activity(self) -> NDArray[np.float32]:

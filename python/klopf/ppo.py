@@ -8,6 +8,7 @@ from typing import Any
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments
 from klopf.network import Network
+from klopf.rules import expect_compiled
 from klopf.specs import Optimizer, PerRun, Rule, describe, describe_network, made, made_network, plain
 
 _FORMAT = "klopf ppo 1"
@@ -47,6 +48,7 @@ class PPO(_core.PPO):
         }
         loss = loss or _core.ClippedPolicy()
         optimizer = optimizer or _core.Adam(step_size=1e-4)
+        expect_compiled("ppo", [optimizer, *(rules or [])])
         super().__init__(policy, value, loss=loss, optimizer=optimizer, rules=rules or [], **settings)
         self.policy, self.value = policy, value
         self.loss, self.optimizer, self.rules = loss, optimizer, list(rules or [])

@@ -8,6 +8,7 @@ from typing import Any
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments
 from klopf.network import Network
+from klopf.rules import expect_compiled
 from klopf.specs import Optimizer, PerRun, Rule, describe, describe_network, made, made_network, plain
 
 _FORMAT = "klopf stream 1"
@@ -83,6 +84,7 @@ class StreamAgent(_core.StreamAgent):
         self.optimizer = optimizer or _core.ObGD(kappa=3.0)
         self.value_optimizer = value_optimizer or _core.ObGD(kappa=2.0)
         self.rules = list(rules or [])
+        expect_compiled("stream", [self.optimizer, self.value_optimizer, *self.rules])
         super().__init__(
             policy,  # type: ignore[arg-type]  # the stub does not know that it may be None
             value,

@@ -28,6 +28,7 @@ struct RunOptions {
   bool shuffle = true;
   // Called about twice a second between epochs; may throw, and then all runs stand at the same epoch.
   std::function<void()> between{};
+  bool allow_host_rules = false;  // rules of the caller's own, which have a turn at every step, and the step waits
 };
 
 class Learner {
@@ -58,6 +59,18 @@ class Learner {
   std::vector<Array> gradients() const;
   // Of every weight, named and shaped like state_dict(), for optimizers by which they follow from what is learned.
   std::vector<Array> step_sizes() const;
+
+  // Optimizers and rules of the caller's own have a turn at every step, numbered in their order: called with the number, when what
+  // came before in the step is done. Until it returns it may read what the step knows, and write weights and masks.
+  void on_pause(std::function<void(std::size_t)> turn) { turn_ = std::move(turn); }
+  int64_t batch_now() const { return forward_count_; }
+  std::vector<float> activities_now(std::size_t group) const {
+    return of_samples(training_.tape.activities[group], group);
+  }                                                                                                                   // [R, B, U, S]
+  std::vector<float> errors_now(std::size_t group) const { return of_samples(training_.tape.errors[group], group); }  // dL/dy, likewise
+  std::vector<Array> gradients_now() const;  // of the whole batch, limited as the optimizer has them
+  std::vector<std::vector<uint8_t>> replaced_last() const { return std::move(replaced().get()); }  // at the step before
+  void replace_now(std::size_t group, const std::vector<uint8_t>& units);                          // [R, U]
 
   void restart();
   std::vector<uint8_t> alive() const;
@@ -91,6 +104,15 @@ class Learner {
   template <class F>
   void for_chunks(const Samples& samples, F work);
   Later<std::vector<std::vector<uint8_t>>> replaced() const;
+  // Steps in which the caller has turns. batch(run): the play of a run, or of all that are played together.
+  bool pauses() const { return !pauses_.empty(); }
+  using PlayOf = std::function<Play(int)>;
+  void learn_with_turns(const PlayOf& batch, int64_t count);
+  void update_with_turns(const PlayOf& batch);
+  void expect_turn(const char* name) const;
+  StepResult step_with_turns(const Samples& samples);
+  History run_with_turns(const Samples& samples, const RunOptions& options);
+  std::vector<float> of_samples(Ref<float> values, std::size_t group) const;
   // What is done before and after an epoch of so many samples, and room for it: for `workspaces` and results of `epochs` at a time.
   struct Epoch {
     BeginEpoch begin;
@@ -125,8 +147,11 @@ class Learner {
   Pass training_, evaluation_;
   Program update_;                           // optimizer, then unit rules
   Program online_backward_, online_update_;  // the same for a single sample; empty where there is nothing of its own for that
-  int most_chunks_ = 0;                      // of a batch, in a workspace
-  Blocks thread_work_, run_work_;            // workspaces, for calls that learn and for those that leave their work to the next call
+  std::vector<std::size_t> pauses_;          // places in update_
+  std::function<void(std::size_t)> turn_;
+  bool in_turn_ = false;
+  int most_chunks_ = 0;            // of a batch, in a workspace
+  Blocks thread_work_, run_work_;  // workspaces, for calls that learn and for those that leave their work to the next call
   Blocks evaluation_work_, epoch_work_;
   // Steps that were played before, as graphs from the second time on.
   struct Recorded {

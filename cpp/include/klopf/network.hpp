@@ -48,6 +48,7 @@ struct Chunks {
 // What a pass is recorded for.
 struct RecordOptions {
   bool training = false, curvature = false;
+  bool errors = false;  // keep the gradients of units' activities
   Ref<int64_t> step{};  // counts updates, where layers draw at random
 };
 
@@ -61,6 +62,7 @@ struct Tape {
   Ref<float> grads;                    // of all weights, in their order
   Ref<float> curvatures;               // likewise
   std::vector<Ref<float>> activities;  // of each unit group
+  std::vector<Ref<float>> errors;      // gradients of the loss by them, where they were asked for
 };
 
 struct NetworkOptions {

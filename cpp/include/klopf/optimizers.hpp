@@ -159,6 +159,13 @@ struct SwiftTD {
   }
 };
 
-using Optimizer = std::variant<SGD, Adam, AdamW, UPGD, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD>;
+// One of the caller's own (Learner::on_pause), which finds the gradients and writes weights.
+struct HostOptimizer {
+  template <class F>
+  static void fields(F&&) {}
+};
+
+using Optimizer =
+    std::variant<SGD, Adam, AdamW, UPGD, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD, HostOptimizer>;
 
 }  // namespace klopf

@@ -65,6 +65,19 @@ struct ShrinkAndPerturb {
   }
 };
 
-using Rule = std::variant<ContinualBackprop, ReDo, SNR, ShrinkAndPerturb>;
+// A rule of the caller's own (Learner::on_pause), which may say which units are to be replaced.
+struct HostRule {
+  bool replaces = true, transfer_mean_to_bias = false, reset_optimizer_state = true;
+  std::string init{};
+  template <class F>
+  static void fields(F&& f) {
+    f("replaces", &HostRule::replaces, "whether it says which units are replaced");
+    f("transfer_mean_to_bias", &HostRule::transfer_mean_to_bias, "add a removed unit's mean contribution to the next layer's biases");
+    f("reset_optimizer_state", &HostRule::reset_optimizer_state, "zero what the optimizer keeps for the weights that begin anew");
+    f.optional("init", &HostRule::init, "distribution of new incoming weights: an initialiser's name; None: the network's");
+  }
+};
+
+using Rule = std::variant<ContinualBackprop, ReDo, SNR, ShrinkAndPerturb, HostRule>;
 
 }  // namespace klopf

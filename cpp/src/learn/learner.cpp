@@ -95,8 +95,9 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   WorkLayout work;
   training_ = {};
   update_.clear();
-  training_.tape = network_->record(work, capacity, {true, needs_curvature(optimizer_), step_});
-  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}, {}, {}, {}};
+  training_.tape = network_->record(work, capacity, {true, needs_curvature(optimizer_), needs_host(optimizer_, rules_), step_});
+  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}, {}, {}, {}, {}};
+  if (needs_host(optimizer_, rules_)) update_.push_back(AddChunks{network_->weights_count(), training_.tape.grads});
   if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
     clip_ = recording.number("ClippedPolicy", "clip", policy->clip, 0, HUGE_VAL);
     entropy_ = recording.number("ClippedPolicy", "entropy", policy->entropy, 0, HUGE_VAL);
@@ -110,7 +111,8 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   update_.push_back(Advance{step_});
   replaced_ = recording.replaced;
   step_sizes_ = recording.step_sizes;
-  if (!record_online(recording, online_backward_, online_update_)) online_backward_.clear();
+  pauses_ = recording.pauses;
+  if (pauses() || !record_online(recording, online_backward_, online_update_)) online_backward_.clear();
   record_loss(training_, work, capacity);
   thread_work_ = {};
   run_work_ = {};
@@ -193,6 +195,7 @@ void Learner::learn(const Play& batch) {
 Later<StepResult> Learner::step_later(const Samples& samples) {
   check("learner.step", *this, samples);
   check_batch("learner.step", *network_, samples.count);
+  if (pauses()) return step_with_turns(samples);
   if (network_->together()) return step_together(samples);
   const int runs = network_->runs(), threads = get_threads(), chunks = network_->chunks(samples.count).count;
   const bool shared = share_runs(samples.count);
@@ -331,11 +334,18 @@ std::vector<std::vector<uint8_t>> Learner::apply() {
   Samples samples;
   samples.count = forward_count_;
   stage_ = Stage::none;
-  if (network_->together()) {
+  const auto all_runs = [&] {
     Play play = play_together(run_work_, training_);
     play.batch = network_->batch(samples, 0, 0, forward_count_);
-    network_->backend().loss_total({{}, {}, alive_, training_.active}, play);
-    play_program(network_->backend(), update_, play);
+    return play;
+  };
+  if (network_->together()) network_->backend().loss_total({{}, {}, alive_, training_.active}, all_runs());
+  if (pauses()) {
+    update_with_turns([&](int run) { return network_->together() ? all_runs() : play(run, run_work_, run, samples, 0, forward_count_); });
+    return std::move(replaced().get());
+  }
+  if (network_->together()) {
+    play_program(network_->backend(), update_, all_runs());
     return std::move(replaced().get());
   }
   parallel_for(network_->runs(), get_threads(), [&](int64_t item, int) {

@@ -122,6 +122,8 @@ void record_one(const Adam& o, Recording& r) {
 }
 void record_one(const AdamW& o, Recording& r) { record_adam("AdamW", o, false, r); }
 
+void record_one(const HostOptimizer&, Recording& r) { r.pauses.push_back(r.update.size()); }
+
 void record_one(const UPGD& o, Recording& r) {
   UpgdStep op;
   op.count = r.network.weights_count();
@@ -284,6 +286,15 @@ void record_one(const SNR& rule, Recording& r, const std::string& owner) {
   replace(r, groups, rule.init, false, rule.reset_optimizer_state);
 }
 
+void record_one(const HostRule& rule, Recording& r, const std::string& owner) {
+  if (!rule.replaces) return r.pauses.push_back(r.update.size());
+  const std::vector<Units> groups = groups_to_replace(r, owner);
+  watch_only(r, owner, groups);
+  for (std::size_t k = 0; k < groups.size(); ++k) add_mask(r, owner, k, groups[k]);
+  r.pauses.push_back(r.update.size());
+  replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
+}
+
 void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& owner) {
   r.update.push_back(Perturb{r.network.weights_count(), r.network.perturbation_key(), r.network.weights(),
                              r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
@@ -293,6 +304,11 @@ void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& o
 
 void record(const Optimizer& optimizer, Recording& r) {
   std::visit([&](const auto& o) { record_one(o, r); }, optimizer);
+}
+
+bool needs_host(const Optimizer& optimizer, const std::vector<Rule>& rules) {
+  return std::holds_alternative<HostOptimizer>(optimizer) ||
+         std::any_of(rules.begin(), rules.end(), [](const Rule& rule) { return std::holds_alternative<HostRule>(rule); });
 }
 
 bool decays_to_initial(const Optimizer& optimizer) {
@@ -331,7 +347,7 @@ bool record_online(const Recording& r, Program& backward, Program& update) {
 }
 
 void record(const Rule& rule, Recording& r) {
-  static constexpr const char* names[] = {"ContinualBackprop", "ReDo", "SNR", "ShrinkAndPerturb"};
+  static constexpr const char* names[] = {"ContinualBackprop", "ReDo", "SNR", "ShrinkAndPerturb", "HostRule"};
   std::string owner = names[rule.index()];
   for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n)
     owner = names[rule.index()] + std::to_string(n);

@@ -31,6 +31,7 @@ struct Recording {
   std::optional<Traces> traces;         // of gradients, along which weights move
   std::optional<StepSizes> step_sizes;  // where they follow from what is learned
   std::vector<std::string> owners;      // names of the rules so far
+  std::vector<std::size_t> pauses;      // places in `update` before which the caller has a turn, in order
 
   // The network's unit groups, with the activities of this tape.
   std::vector<Units> units() const;
@@ -65,7 +66,8 @@ void record_one(const MetaOptimize& optimizer, Recording& recording);
 void record_one(const Intentional& optimizer, Recording& recording);
 void record_one(const SwiftTD& optimizer, Recording& recording);
 bool needs_curvature(const Optimizer& optimizer);
-bool decays_to_initial(const Optimizer& optimizer);  // rather than to zero
+bool needs_host(const Optimizer& optimizer, const std::vector<Rule>& rules);  // whether the caller has a turn in every step
+bool decays_to_initial(const Optimizer& optimizer);                           // rather than to zero
 // Whether it follows gradients as they are: along traces, times the error.
 template <class O>
 constexpr bool follows_gradients = std::is_same_v<O, SGD> || std::is_same_v<O, Adam> || std::is_same_v<O, AdamW> || std::is_same_v<O, UPGD>;

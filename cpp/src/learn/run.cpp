@@ -28,6 +28,7 @@ Later<History> Learner::run_later(const Samples& samples, const RunOptions& opti
   check(options), check("learner.run", *this, samples);
   check_batch("learner.run", *network_, std::min(options.batch_size, samples.count));
   if (const int64_t rest = samples.count % options.batch_size) check_batch("learner.run", *network_, rest);
+  if (pauses()) return run_with_turns(samples, options);
   if (network_->together()) return run_together(samples, options);
   const int64_t batch_size = std::min(options.batch_size, samples.count), epochs = options.epochs;
   const int runs = network_->runs(), threads = get_threads(), workspaces = std::min(threads, runs);

@@ -50,7 +50,10 @@ Tape Network::record(WorkLayout& work, int capacity, const RecordOptions& what) 
   std::size_t seen = 0;
   for (const Node& node : nodes_) {
     const bool parametric = node.parameter >= 0;
-    if (node.has_units() && seen++ > 0) tape.activities.push_back(values);
+    if (node.has_units() && seen++ > 0) {
+      tape.activities.push_back(values);
+      if (what.errors) tape.errors.push_back(grad);
+    }
     if (node.kind == Node::Kind::dropout && !training) continue;
     // In place, unless the values are what an operation before this one needs for its own gradient.
     const Node::Kind before = &node == nodes_.data() ? Node::Kind::max_pool : (&node - 1)->kind;
@@ -58,8 +61,11 @@ Tape Network::record(WorkLayout& work, int capacity, const RecordOptions& what) 
     if (node.kind == Node::Kind::activation && !needed) {
       tape.forward.push_back(ActivationForward{node.activation, node.slope, node.output_size, values, values});
       if (training && grad.present()) {
-        backward.push_back(ActivationBackward{node.activation, node.slope, node.output_size, values, grad, grad});
+        // In place too, unless somebody looks at the gradient of outputs.
+        const Ref<float> grad_values = what.errors ? work.take<float>(samples(node.output_size)) : grad;
+        backward.push_back(ActivationBackward{node.activation, node.slope, node.output_size, values, grad_values, grad});
         curved.push_back(backward.back());
+        grad = grad_values;
       }
       continue;
     }

@@ -168,7 +168,7 @@ class Experiment:
 
     def run(self, folder: Folder, session: Session) -> None:
         """Everything that is left to do."""
-        self.pixels = {"scale": self.source.scale, "offset": self.source.offset}
+        self.pixels: dict[str, Any] = {"scale": self.source.scale, "offset": self.source.offset}
         self.probe = probe_images(self.source, self.settings.probe_images)
         for task in range(self.record.task, self.settings.tasks):
             with session.timed("data"):
