@@ -2,6 +2,7 @@
 #include "common.hpp"
 #include "kernels.hpp"
 #include "rules/dormancy.hpp"
+#include "rules/events.hpp"
 #include "rules/initial.hpp"
 #include "rules/silences.hpp"
 
@@ -128,6 +129,12 @@ void select_silent(const Queue& queue, const SelectSilent& op, const Play& play)
     play.at(op.replaced, run)[u] =
         silence_step(play.at(op.group.last_activity, run)[u] > 0, play.batch.total, play.at(op.silence, run)[u], limit, gaps, rates);
     if (every(*play.at(op.step, run), *play.at(op.period, run))) silence_limit(play.batch.total, limit, gaps, rates);
+  });
+}
+
+void log_events(const Queue& queue, const LogEvents& op, const Play& play) {
+  for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
+    if (learns(play, run)) log_events_of(op, play, run);
   });
 }
 

@@ -64,6 +64,33 @@ def test_groups_weigh_by_their_units() -> None:
     np.testing.assert_array_equal(metrics.dead_units([alive, dead]), [0.25, 0.125])
 
 
+def test_redo_dormant_by_hand() -> None:
+    first = np.array([[[4.0, 0.0, -0.2], [2.0, 0.0, 0.4]], np.ones((2, 3))])  # [R=2, B=2, U=3]
+    silent = np.zeros((2, 2, 1))
+    assert metrics.redo_dormant([first]).tolist() == [1 / 3, 0]  # means 3, 0, 0.3 over 1.1
+    assert metrics.redo_dormant([first], threshold=0.3).tolist() == [2 / 3, 0]
+    assert metrics.redo_dormant([first, silent]).tolist() == [2 / 4, 1 / 4]
+    filters = np.stack([first, -first], axis=-1)[..., None]  # both positions alike
+    assert metrics.redo_dormant([filters]).tolist() == [1 / 3, 0]
+    assert np.isnan(metrics.redo_dormant([np.where(first > 3, np.nan, first)])).tolist() == [True, False]
+
+
+def test_what_follows_the_activation_decides_about_signs() -> None:
+    import klopf as kl
+    from klopf.metrics import _signed_groups
+
+    layers = [
+        kl.Linear(2),
+        kl.LayerNorm(),
+        kl.ReLU(),
+        kl.Linear(2),
+        kl.ReLU(),
+        kl.BatchNorm1d(),
+        kl.Linear(2),
+    ]
+    assert _signed_groups([*layers, kl.Tanh(), kl.Linear(1)], 3) == [False, True, True]
+
+
 def test_signed_flag_per_group() -> None:
     negative = np.full((1, 4, 2), -0.5, dtype=np.float32)
     assert metrics.dormant_rate([negative, negative]) == [1]
@@ -216,6 +243,7 @@ def test_measure_in_chunks_equals_the_whole() -> None:
     whole = net.activities(probe * 2 + 1)
     expected = {
         "dormant_rate": metrics.dormant_rate(whole, signed=[False, True]),
+        "redo_dormant": metrics.redo_dormant(whole),
         "dead_units": metrics.dead_units(whole),
         "effective_rank": metrics.effective_rank(whole[-1]),
         "stable_rank": metrics.stable_rank(whole[-1]),

@@ -11,7 +11,7 @@ Opened::Opened(const Case& of, int runs, const std::string& device, const std::s
   const auto step = layout_.add<int64_t>("step");
   alive_ = layout_.add<int32_t>("alive");
   Program observe, update;
-  Recording recording{*net_, layout_, memory, tape, observe, update, step, alive_, {}, {}, {}, {}, {}, {}, {}, {}};
+  Recording recording{*net_, layout_, memory, tape, observe, update, step, alive_};
   Optimizer optimizer = of.optimizer;
   std::visit([](auto& o) { o.step_size = 1e-12; }, optimizer);  // weights stay where they are, however often one update is played
   klopf::record(optimizer, recording);

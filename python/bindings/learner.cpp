@@ -172,6 +172,30 @@ void replace_now(Learner& learner, std::size_t group, const py::array_t<bool, py
   learner.replace_now(group, {units.data(), units.data() + units.size()});
 }
 
+// A column for each number of an event.
+ArrayDict events(const Learner& learner) {
+  const std::vector<Event> found = learner.events();
+  ArrayDict out;
+  const auto column = [&]<class T>(const char* name, T Event::* member) {
+    std::vector<T> values;
+    for (const Event& event : found) values.push_back(event.*member);
+    out[py::str(name)] = to_numpy(values, {static_cast<py::ssize_t>(values.size())});
+  };
+  column("run", &Event::run);
+  column("group", &Event::group);
+  column("unit", &Event::unit);
+  column("step", &Event::step);
+  column("age", &Event::age);
+  column("utility", &Event::utility);
+  column("cause", &Event::cause);
+  return out;
+}
+
+py::array_t<int64_t> events_counted(const Learner& learner) {
+  const std::vector<int64_t> counted = learner.events_counted();
+  return to_numpy(counted, {static_cast<py::ssize_t>(counted.size())});
+}
+
 py::array_t<bool> alive(const Learner& learner) {
   const auto alive = learner.alive();
   py::array_t<bool> out(static_cast<py::ssize_t>(alive.size()));
@@ -191,6 +215,7 @@ Args:
     optimizer: one of klopf.optimizers: SGD, Adam, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize
     rules: ContinualBackprop, ShrinkAndPerturb, ... in order
     max_gradient_norm: longer gradients of a batch are made as long as this; None: no limit
+    events: how many replacements of units are kept in mind, the last ones of each run, for events()
 
 Raises:
     klopf.Error: unknown names, numbers out of range, rules that exclude each other)";
@@ -252,11 +277,11 @@ void bind_learner(py::module_& m) {
   const auto none = py::none();
   py::class_<Learner, std::shared_ptr<Learner>>(m, "Learner", learner_doc)
       .def(py::init([](std::shared_ptr<Network> network, const LossSpec& loss, const Optimizer& optimizer, const std::vector<Rule>& rules,
-                       const OptionalArrayLike& max_gradient_norm) {
-             return std::make_shared<Learner>(std::move(network), loss, optimizer, rules, max_norm("learner", max_gradient_norm));
+                       const OptionalArrayLike& max_gradient_norm, int events) {
+             return std::make_shared<Learner>(std::move(network), loss, optimizer, rules, max_norm("learner", max_gradient_norm), events);
            }),
            py::arg("network").none(false), py::kw_only(), py::arg("loss"), py::arg("optimizer"), py::arg("rules") = std::vector<Rule>{},
-           py::arg("max_gradient_norm") = none)
+           py::arg("max_gradient_norm") = none, py::arg("events") = 0)
       .def("step", &step, py::arg("x"), py::arg("y"), py::arg("scale") = none, py::arg("offset") = none, step_doc)
       .def("run", &run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("batch_size") = 100, py::arg("epochs") = 1,
            py::arg("shuffle") = true, py::arg("scale") = none, py::arg("offset") = none, py::arg("allow_host_rules") = false, run_doc)
@@ -272,6 +297,8 @@ void bind_learner(py::module_& m) {
       .def("step_sizes", &step_sizes, step_sizes_doc)
       .def("restart", &Learner::restart, restart_doc)
       .def_property_readonly("alive", &alive, "bool [R]: False for runs frozen because their loss or weights were no longer finite.")
+      .def("_events", &events)
+      .def("_events_counted", &events_counted)
       .def("_on_pause", &on_pause, py::arg("turn"))
       .def(
           "_activities", [](const Learner& l, std::size_t group) { return of_samples(l, l.activities_now(group), group); },
@@ -280,6 +307,7 @@ void bind_learner(py::module_& m) {
           "_errors", [](const Learner& l, std::size_t group) { return of_samples(l, l.errors_now(group), group); }, py::arg("group"))
       .def("_gradients", [](const Learner& l) { return to_dict(l.gradients_now()); })
       .def("_replace", &replace_now, py::arg("group"), py::arg("units"))
+      .def("_updates", &Learner::updates)
       .def("_replaced", [](const Learner& l) { return masks(l.replaced_last(), l.network().runs()); })
       .def("state", &state, "Everything that learning depends on, by name, arrays [R, ...].")
       .def("load_state", &load_state, py::arg("arrays"), load_state_doc);

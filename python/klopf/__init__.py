@@ -53,6 +53,7 @@ from klopf._core import (
     utilities,
 )
 from klopf.learner import Learner
+from klopf.meters import FunctionChange
 from klopf.network import Network, UnitGroup
 from klopf.ppo import PPO
 from klopf.rules import StepSizeRule, UnitRule, UtilityRule, WatchedUnits
@@ -81,6 +82,7 @@ __all__ = [
     "Error",
     "Evaluation",
     "Flatten",
+    "FunctionChange",
     "History",
     "Intentional",
     "LayerNorm",

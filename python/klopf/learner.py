@@ -41,6 +41,7 @@ class Learner(_core.Learner):
         optimizer: Optimizer | StepSizeRule,
         rules: Sequence[Rule | UnitRule] | None = None,
         max_gradient_norm: PerRun | None = None,
+        events: int = 0,
     ) -> None:
         given = list(rules or [])
         super().__init__(
@@ -49,12 +50,14 @@ class Learner(_core.Learner):
             optimizer=_core.HostOptimizer() if isinstance(optimizer, StepSizeRule) else optimizer,
             rules=[rule._spec() if isinstance(rule, UnitRule) else rule for rule in given],
             max_gradient_norm=max_gradient_norm,
+            events=events,
         )
         self.max_gradient_norm = max_gradient_norm
         self.net = network
         self.loss = loss
         self.optimizer = optimizer
         self.rules = given
+        self._capacity = events
         self._turns: list[StepSizeRule | UnitRule] = [
             one for one in (optimizer, *given) if isinstance(one, StepSizeRule | UnitRule)
         ]
@@ -115,6 +118,27 @@ class Learner(_core.Learner):
             where = where.reshape(len(mask), 1, -1, *[1] * (len(shape) - 3))
             optimizer.reset(outgoing, np.broadcast_to(where, shape))
 
+    def events(self) -> dict[str, NDArray[Any]]:
+        """The last replacements of units, run by run in their order: a column [N] for each of
+
+        run, layer (as in `state_dict`), unit, step (updates before it), age (updates that the unit lived),
+        utility (its last one) and cause (the rule's name). Of each run as many as the learner's `events`.
+        """
+        found: dict[str, Any] = self._events()
+        layers = np.array([group.layer for group in self.net.units], dtype=np.int64)
+        names = np.array([type(rule).__name__ for rule in self.rules] or [""])
+        found["cause"] = names[found["cause"]]
+        return {
+            "run": found.pop("run"),
+            "layer": layers[found.pop("group")] if len(layers) else found.pop("group"),
+            **found,
+        }
+
+    @property
+    def events_counted(self) -> NDArray[np.int64]:
+        """How many replacements there were [R], those that are forgotten included."""
+        return self._events_counted()
+
     def restart(self) -> None:
         super().restart()
         self._begin()
@@ -163,6 +187,7 @@ class Learner(_core.Learner):
             "optimizer": _described(self.optimizer),
             "rules": [_described(rule) for rule in self.rules],
             "max_gradient_norm": plain(self.max_gradient_norm),
+            "events": self._capacity,
         }
         checkpoint.write(path, self.state(), settings)
 
@@ -199,6 +224,7 @@ class Learner(_core.Learner):
             optimizer=made(settings["optimizer"]) if optimizer is None else optimizer,
             rules=[made(rule) for rule in saved] if rules is None else rules,
             max_gradient_norm=settings.get("max_gradient_norm"),
+            events=settings.get("events", 0),
         )
         learner.load_state(arrays)
         checkpoint.warn_of_other_arithmetic(path, settings["arithmetic"], learner.net._arithmetic)

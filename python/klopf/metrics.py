@@ -62,6 +62,29 @@ def dead_units(activities: Sequence[Array]) -> FloatArray:
     return _dead_share([_counts(activity, False)[1] for activity in activities])
 
 
+def redo_dormant(activities: Sequence[Array], threshold: float = 0.1) -> FloatArray:
+    """Share [R] of all hidden units whose mean |y| on the probe, over the mean of their layer, is at most
+    `threshold` (Sokar et al. 2023).
+
+    `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W]. In a layer that is silent as a
+    whole all units count.
+    """
+    _per_group(False, activities)
+    return _redo_share([_magnitudes(activity) for activity in activities], threshold)
+
+
+def _magnitudes(activity: Array) -> FloatArray:
+    """Each unit's mean |y| [R, U], NaN in runs where one is not finite."""
+    axes = (1, *range(3, activity.ndim))
+    mean = np.abs(activity).mean(axis=axes, dtype=np.float64)
+    return np.where(np.isfinite(mean).all(axis=1, keepdims=True), mean, np.nan)
+
+
+def _redo_share(magnitudes: Sequence[FloatArray], threshold: float) -> FloatArray:
+    chosen = [each * each.shape[1] <= threshold * each.sum(axis=1, keepdims=True) for each in magnitudes]
+    return _share(np.concatenate(chosen, axis=1), np.concatenate(magnitudes, axis=1))
+
+
 def _per_group(signed: bool | Sequence[bool], activities: Sequence[Array]) -> list[bool]:
     """One `signed` for each group, after a look at the shapes."""
     if len(activities) == 0:
@@ -234,6 +257,7 @@ def measure(net: Measurable, probe: Array, scale: Any = None, offset: Any = None
         )
     inputs = probe.shape[axis]
     counts: list[list[tuple[FloatArray, FloatArray]]] = []  # by chunk and group
+    sizes: list[list[FloatArray]] = []  # sums of |y|, likewise
     last: list[Array] = []
     for start in range(0, inputs, PROBE_CHUNK):
         chunk = probe[start : start + PROBE_CHUNK] if axis == 0 else probe[:, start : start + PROBE_CHUNK]
@@ -242,11 +266,16 @@ def measure(net: Measurable, probe: Array, scale: Any = None, offset: Any = None
             break
         signs = _per_group(_signed_groups(net.layers, len(activities)), activities)
         counts.append([_counts(activity, sign) for activity, sign in zip(activities, signs, strict=True)])
+        sizes.append([_magnitudes(activity) * activity.shape[1] for activity in activities])
         last.append(activities[-1])
-    result = {name: np.full(net.runs, np.nan) for name in ("dormant_rate", "dead_units", *_RANKS)}
+    of_units = ("dormant_rate", "redo_dormant", "dead_units", *_RANKS)
+    result = {name: np.full(net.runs, np.nan) for name in of_units}
     if last:
         totals = [np.sum(group, axis=0) for group in zip(*counts, strict=True)]  # [2, R, U] of each group
         result["dormant_rate"] = _dormant_share([total[0] for total in totals], inputs, 0.01)
+        result["redo_dormant"] = _redo_share(
+            [np.sum(group, axis=0) for group in zip(*sizes, strict=True)], 0.1
+        )
         result["dead_units"] = _dead_share([total[1] for total in totals])
         ranks = _of_singular_values(np.concatenate(last, axis=1), *_RANKS.values())
         result.update(zip(_RANKS, ranks, strict=True))

@@ -31,11 +31,20 @@ struct RunOptions {
   bool allow_host_rules = false;  // rules of the caller's own, which have a turn at every step, and the step waits
 };
 
+// A unit that was replaced.
+struct Event {
+  int run, group, unit;
+  int64_t step;  // updates before
+  int age;
+  float utility;
+  int cause;  // index of the rule
+};
+
 class Learner {
  public:
-  // max_gradient_norm: of a batch's gradient, where there is a limit.
+  // max_gradient_norm: of a batch's gradient, where there is a limit. events: replacements that are kept in mind, of each run.
   Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer optimizer, std::vector<Rule> rules = {},
-          std::optional<PerRun> max_gradient_norm = {});
+          std::optional<PerRun> max_gradient_norm = {}, int events = 0);
 
   Network& network() { return *network_; }
   const Network& network() const { return *network_; }
@@ -64,13 +73,18 @@ class Learner {
   // came before in the step is done. Until it returns it may read what the step knows, and write weights and masks.
   void on_pause(std::function<void(std::size_t)> turn) { turn_ = std::move(turn); }
   int64_t batch_now() const { return forward_count_; }
+  int64_t updates() const { return blocks_.fetch(step_).front(); }  // so far; of the first run
   std::vector<float> activities_now(std::size_t group) const {
     return of_samples(training_.tape.activities[group], group);
-  }                                                                                                                   // [R, B, U, S]
+  }  // [R, B, U, S]
   std::vector<float> errors_now(std::size_t group) const { return of_samples(training_.tape.errors[group], group); }  // dL/dy, likewise
   std::vector<Array> gradients_now() const;  // of the whole batch, limited as the optimizer has them
   std::vector<std::vector<uint8_t>> replaced_last() const { return std::move(replaced().get()); }  // at the step before
   void replace_now(std::size_t group, const std::vector<uint8_t>& units);                          // [R, U]
+
+  // The last `events` of each run, run by run in their order.
+  std::vector<Event> events() const;
+  std::vector<int64_t> events_counted() const;  // [R], those that are forgotten included
 
   void restart();
   std::vector<uint8_t> alive() const;
@@ -137,6 +151,7 @@ class Learner {
   Optimizer optimizer_;
   std::vector<Rule> rules_;
   std::optional<PerRun> max_gradient_norm_;
+  EventLog log_{};
   Layout layout_{space_learner};
   Blocks blocks_;
   Ref<int64_t> step_, epoch_;

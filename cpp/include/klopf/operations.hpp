@@ -69,6 +69,7 @@
   X(UnitSelect, unit_select)          \
   X(SelectDormant, select_dormant)    \
   X(SelectSilent, select_silent)      \
+  X(LogEvents, log_events)            \
   X(UnitReplace, unit_replace)        \
   X(Advance, advance)
 

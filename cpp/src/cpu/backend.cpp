@@ -33,6 +33,7 @@ class CpuBackend final : public Backend {
   void select_dormant(const SelectDormant& op, const Play& play) override { cpu::select_dormant(op, play); }
   void select_silent(const SelectSilent& op, const Play& play) override { cpu::select_silent(op, play); }
   void batch_norm_track(const BatchNormTrack& op, const Play& play) override { cpu::batch_norm_track(op, play); }
+  void log_events(const LogEvents& op, const Play& play) override { cpu::log_events(op, play); }
   void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }
   void advance(const Advance& op, const Play& play) override { ++*play.at(op.step); }
 

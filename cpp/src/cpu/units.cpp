@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "rules/dormancy.hpp"
+#include "rules/events.hpp"
 #include "rules/initial.hpp"
 #include "rules/running.hpp"
 #include "rules/silences.hpp"
@@ -95,6 +96,8 @@ void batch_norm_track(const BatchNormTrack& op, const Play& play) {
     running_variance[c] = running(running_variance[c], static_cast<float>(variance[c] * rows / (rows - 1)), op.momentum);
   }
 }
+
+void log_events(const LogEvents& op, const Play& play) { log_events_of(op, play, 0); }
 
 void unit_replace(const UnitReplace& op, const Play& play) {
   const Units& g = op.group;

@@ -22,6 +22,7 @@ void unit_select(const UnitSelect& op, const Play& play);
 void select_dormant(const SelectDormant& op, const Play& play);
 void select_silent(const SelectSilent& op, const Play& play);
 void batch_norm_track(const BatchNormTrack& op, const Play& play);
+void log_events(const LogEvents& op, const Play& play);
 void unit_replace(const UnitReplace& op, const Play& play);
 
 }  // namespace klopf::cpu

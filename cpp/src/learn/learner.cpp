@@ -22,7 +22,7 @@ constexpr int evaluation_chunk = 64;
 }  // namespace
 
 Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer optimizer, std::vector<Rule> rules,
-                 std::optional<PerRun> max_gradient_norm)
+                 std::optional<PerRun> max_gradient_norm, int events)
     : network_(std::move(network)),
       loss_(std::move(loss)),
       classification_(loss_ == LossSpec("cross_entropy")),
@@ -36,6 +36,22 @@ Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer opti
   step_ = layout_.add<int64_t>("step");
   epoch_ = layout_.add<int64_t>("epoch");
   alive_ = layout_.add<int32_t>("alive");
+  constexpr int most_events = 1 << 24;
+  if (events < 0 || events > most_events)
+    throw Error("[learner] events must be from 0 to " + std::to_string(most_events) + ", got " + std::to_string(events));
+  if (events > 0) {
+    const auto place = [&]<class T>(Ref<T>& ref, const char* name, std::vector<int64_t> shape) {
+      ref = layout_.add<T>(std::string("events.") + name, std::move(shape));
+    };
+    log_.capacity = events;
+    place(log_.count, "count", {});
+    place(log_.step, "step", {events});
+    place(log_.group, "group", {events});
+    place(log_.unit, "unit", {events});
+    place(log_.age, "age", {events});
+    place(log_.cause, "cause", {events});
+    place(log_.utility, "utility", {events});
+  }
   const auto hyper = record(1);
   blocks_ = Blocks(network_->runs(), layout_.bytes(), network_->backend().memory());
   blocks_.on_host(true);
@@ -96,7 +112,8 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   training_ = {};
   update_.clear();
   training_.tape = network_->record(work, capacity, {true, needs_curvature(optimizer_), needs_host(optimizer_, rules_), step_});
-  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_, {}, {}, {}, {}, {}, {}, {}, {}};
+  Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_};
+  recording.log = log_;
   if (needs_host(optimizer_, rules_)) update_.push_back(AddChunks{network_->weights_count(), training_.tape.grads});
   if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
     clip_ = recording.number("ClippedPolicy", "clip", policy->clip, 0, HUGE_VAL);
@@ -394,6 +411,28 @@ Later<std::vector<std::vector<uint8_t>>> Learner::replaced() const {
   auto alive = blocks_.fetch_later(alive_);
   if (!network_->together()) return read(std::move(masks), bytes.get(), alive.get());
   return Later<Masks>([=]() mutable { return read(masks, bytes.get(), alive.get()); });
+}
+
+std::vector<int64_t> Learner::events_counted() const {
+  return log_.capacity > 0 ? blocks_.fetch(log_.count) : std::vector<int64_t>(static_cast<std::size_t>(network_->runs()));
+}
+
+std::vector<Event> Learner::events() const {
+  std::vector<Event> all;
+  if (log_.capacity == 0) return all;
+  const std::size_t capacity = static_cast<std::size_t>(log_.capacity);
+  const std::vector<int64_t> counts = events_counted(), steps = blocks_.fetch(log_.step, capacity);
+  const std::vector<int32_t> groups = blocks_.fetch(log_.group, capacity), units = blocks_.fetch(log_.unit, capacity),
+                             ages = blocks_.fetch(log_.age, capacity), causes = blocks_.fetch(log_.cause, capacity);
+  const std::vector<float> utilities = blocks_.fetch(log_.utility, capacity);
+  for (int run = 0; run < network_->runs(); ++run) {
+    const int64_t count = counts[static_cast<std::size_t>(run)];
+    for (int64_t k = std::max<int64_t>(0, count - log_.capacity); k < count; ++k) {
+      const std::size_t at = static_cast<std::size_t>(run) * capacity + static_cast<std::size_t>(k % log_.capacity);
+      all.push_back({run, groups[at], units[at], steps[at], ages[at], utilities[at], causes[at]});
+    }
+  }
+  return all;
 }
 
 void Learner::restart() {

@@ -184,6 +184,11 @@ int32_t first_row(const Recording& r, Ref<float> first) {
 }
 
 void replace(Recording& r, const std::vector<Units>& groups, const std::string& init, bool transfer_mean, bool reset_state) {
+  for (std::size_t k = 0; k < groups.size() && r.log.capacity > 0; ++k) {
+    const Units& g = groups[k];
+    const auto cause = static_cast<int32_t>(r.owners.size()) - 1;
+    r.update.push_back(LogEvents{r.log, static_cast<int32_t>(k), g.units, cause, r.replaced[k], g.age, g.utility, r.step});
+  }
   for (std::size_t k = 0; k < groups.size(); ++k) {
     const Units& g = groups[k];
     const std::string& distribution = init.empty() ? r.network.options().init : init;

@@ -19,19 +19,20 @@ struct Recording {
   Program& update;   // after the backward pass, for the whole batch
   Ref<int64_t> step;
   Ref<int32_t> alive;
-  std::vector<std::pair<Ref<double>, PerRun>> hyper;  // hyper-parameters and their first values
-  std::vector<WeightState> weight_state;              // what the optimizer keeps for each weight
-  std::vector<WeightState> unit_state;                // and for each unit, in the order of rows
-  std::vector<Ref<uint8_t>> replaced;                 // of each unit group, where a rule replaces units
+  std::vector<std::pair<Ref<double>, PerRun>> hyper{};  // hyper-parameters and their first values
+  std::vector<WeightState> weight_state{};              // what the optimizer keeps for each weight
+  std::vector<WeightState> unit_state{};                // and for each unit, in the order of rows
+  std::vector<Ref<uint8_t>> replaced{};                 // of each unit group, where a rule replaces units
   struct Traces {
     Ref<float> values;
     Ref<double> delta, decay, fade;  // decay: of traces before this gradient; fade: while an episode goes on
     Ref<int32_t> cut;                // whether they begin with this gradient
   };
-  std::optional<Traces> traces;         // of gradients, along which weights move
-  std::optional<StepSizes> step_sizes;  // where they follow from what is learned
-  std::vector<std::string> owners;      // names of the rules so far
-  std::vector<std::size_t> pauses;      // places in `update` before which the caller has a turn, in order
+  std::optional<Traces> traces{};         // of gradients, along which weights move
+  std::optional<StepSizes> step_sizes{};  // where they follow from what is learned
+  std::vector<std::string> owners{};      // names of the rules so far
+  EventLog log{};                         // of units that are replaced
+  std::vector<std::size_t> pauses{};      // places in `update` before which the caller has a turn, in order
 
   // The network's unit groups, with the activities of this tape.
   std::vector<Units> units() const;

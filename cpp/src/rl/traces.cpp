@@ -48,7 +48,7 @@ TraceLearner::TraceLearner(const std::string& owner, std::shared_ptr<Network> ne
   if (network_->normalises_batches()) throw Error("[" + owner + "] a network that learns one sample at a time must not have BatchNorm");
   now_ = network_->record(work_, 1, {.training = true, .step = step});
   ahead_ = network_->record(work_, 1);
-  Recording recording{*network_, layout_, work_, now_, observe_, update_, step, shared.alive, {}, {}, {}, {}, {}, {}, {}, {}};
+  Recording recording{*network_, layout_, work_, now_, observe_, update_, step, shared.alive};
   const Ref<float> traces = for_each_weight<float>(recording, "traces");
   recording.traces = {traces, shared.delta, shared.decay, shared.fade, shared.cut};
   const UpdateTraces update{network_->weights_count(), now_.grads, traces, shared.decay};

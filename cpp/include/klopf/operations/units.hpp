@@ -115,6 +115,22 @@ struct UnitReplace {
   Ref<int64_t> step;
 };
 
+// Who is about to be replaced, in a ring of so many places.
+struct EventLog {
+  int32_t capacity;          // 0: none is kept
+  Ref<int64_t> count, step;  // how many there were; of each [capacity]
+  Ref<int32_t> group, unit, age, cause;
+  Ref<float> utility;
+};
+struct LogEvents {
+  EventLog log;
+  int32_t group, units, cause;
+  Ref<uint8_t> replaced;
+  Ref<int32_t> age;
+  Ref<float> utility;
+  Ref<int64_t> step;
+};
+
 struct Advance {  // the end of a step
   Ref<int64_t> step;
 };
