@@ -55,8 +55,8 @@ from klopf._core import (
 from klopf.learner import Learner
 from klopf.meters import FunctionChange
 from klopf.network import Network, UnitGroup
+from klopf.own_rules import StepSizeRule, UnitRule, UtilityRule, WatchedUnits
 from klopf.ppo import PPO
-from klopf.rules import StepSizeRule, UnitRule, UtilityRule, WatchedUnits
 from klopf.stream import StreamAgent
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments
 from klopf.network import Network
-from klopf.rules import StepSizeRule, UnitRule, WatchedUnits
+from klopf.own_rules import StepSizeRule, UnitRule, WatchedUnits
 from klopf.specs import (
     Loss,
     Optimizer,

@@ -8,7 +8,7 @@ from typing import Any
 from klopf import _core, checkpoint
 from klopf.arguments import explain_arguments
 from klopf.network import Network
-from klopf.rules import expect_compiled
+from klopf.own_rules import expect_compiled
 from klopf.specs import Optimizer, PerRun, Rule, describe, describe_network, made, made_network, plain
 
 _FORMAT = "klopf ppo 1"
