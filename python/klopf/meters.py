@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klopf.rules import UnitRule, WatchedUnits
+from klopf.own_rules import UnitRule, WatchedUnits
 
 if TYPE_CHECKING:
     from klopf.specs import Rule
