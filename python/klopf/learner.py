@@ -156,6 +156,8 @@ class Learner(_core.Learner):
     state.__doc__ = _core.Learner.state.__doc__
 
     def load_state(self, arrays: dict[str, NDArray[Any]]) -> None:
+        if not self._turns:
+            return super().load_state(arrays)
         theirs = {name: value for name, value in arrays.items() if not name.startswith(f"{_PYTHON}.")}
         own = [checkpoint.within(arrays, f"{_PYTHON}.{index}.") for index in range(len(self._turns))]
         for one, kept in zip(self._turns, own, strict=True):
