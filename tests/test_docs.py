@@ -17,7 +17,7 @@ from klopf.cli import COMMANDS, main
 from klopf.data.command import ACTIONS
 
 ROOT = Path(__file__).parent.parent
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS
 CODE = [
     ROOT / "README.md",
@@ -103,3 +103,10 @@ def test_files_exist(page: Path) -> None:
             assert list(ROOT.glob(code)), code
         elif NAME.fullmatch(code):
             assert any(list((ROOT / top).rglob(code)) for top in ("cpp", "python", "tests")), code
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=name_of)
+def test_the_site_has_a_place_for_it(page: Path) -> None:
+    name = name_of(page).removeprefix("docs/")
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    assert re.search(rf"[ :] {re.escape(name)}$", nav, re.M), f"nav of mkdocs.yml does not have {name}"
