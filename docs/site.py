@@ -61,7 +61,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...] | str]] = {
 }
 # Modules: what their pages begin with, and what they show beside their functions and classes.
 MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "metrics": ("[Metrics](../methods.md) has the definitions.", ()),
+    "metrics": ("[Metrics](../methods/metrics.md) has the definitions.", ()),
     "data": ("[Images](../data.md) is the how-to page.", ()),
     "envs": ("[Environments](../environments.md) is the how-to page.", ("vector.MujocoVectorEnv",)),
     "checkpoint": ("`kl.Learner.save` and its like are made of this.", ()),

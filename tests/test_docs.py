@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import klopf as kl
 from klopf.cli import COMMANDS, main
 from klopf.data.command import ACTIONS
 
@@ -22,6 +23,11 @@ PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.
 CODE = [
     ROOT / "README.md",
     *(ROOT / "docs" / name for name in ("python.md", "data.md", "streaming.md", "own-rules.md")),
+    *(
+        page
+        for page in DOCS
+        if page.parent.name == "methods" and "```python" in page.read_text(encoding="utf-8")
+    ),
 ]
 if sys.version_info >= (3, 11):  # which MuJoCo's batches need
     CODE += [ROOT / "docs" / "environments.md", ROOT / "docs" / "ant.md"]
@@ -74,6 +80,20 @@ def test_python_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytes
     assert names
 
 
+@pytest.mark.parametrize(
+    "kind", [*kl.optimizers, *kl.rules, kl.Dropout, kl.ClippedPolicy], ids=lambda kind: kind.__name__
+)
+def test_options_of_a_method_are_on_its_page(kind: type) -> None:
+    """The table that begins with its name has its options and their defaults, in order."""
+    rows = []
+    for page in DOCS:
+        _, begin, table = page.read_text(encoding="utf-8").partition(f"\n| `kl.{kind.__name__}` | default |")
+        if begin:
+            lines = table.partition("\n\n")[0].splitlines()[2:]
+            rows += [tuple(cell.strip(" `") for cell in line.split("|")[1:3]) for line in lines]
+    assert rows == [(name, str(default)) for name, default in kind().fields().items()]
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS], ids=name_of)
 def test_options_exist(page: Path) -> None:
     programs = [*COMMANDS, *(f"data {action}" for action in ACTIONS)]
@@ -109,4 +129,4 @@ def test_files_exist(page: Path) -> None:
 def test_the_site_has_a_place_for_it(page: Path) -> None:
     name = name_of(page).removeprefix("docs/")
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    assert re.search(rf"[ :] {re.escape(name)}$", nav, re.M), f"nav of mkdocs.yml does not have {name}"
+    assert re.search(rf"[-:] {re.escape(name)}$", nav, re.M), f"nav of mkdocs.yml does not have {name}"
