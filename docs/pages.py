@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 OUTSIDE = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md", "bench/results/README.md")
 LINK = re.compile(r"\[([^\]\n]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+# A link, which is left alone, or a name that the reference has.
+NAME = re.compile(r"\[[^\]\n]*\]\([^)\n]*\)|`(?:kl\.(\w+)|klopf\.(\w+)|klopf ([a-z]+(?: [a-z]+)?))`")
 SHOWN = (".md", ".png", ".gif", ".svg")
 
 # The reference: pages, what they begin with, and the public names they show, or klopf's list of them.
@@ -84,7 +86,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turn links through the tree into links through the site, or into names of what the site has not."""
+    """Links through the tree become links through the site, or names of what the site does not have."""
     here = page.file.src_uri
     folder = (ROOT / here).parent if here in _outside() else (DOCS / here).parent
 
@@ -99,7 +101,32 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"{text} (`{name}`)" if text != f"`{name}`" else text
         return f"[{text}]({posixpath.relpath(uri, posixpath.dirname(here) or '.')}{anchor})"
 
-    return LINK.sub(turned, markdown)
+    text = LINK.sub(turned, markdown)
+    return text if here.startswith("reference/") else _with_references(text, here)
+
+
+def _with_references(markdown: str, here: str) -> str:
+    """Names of klopf, its modules and commands lead to the reference, but not in code and headings."""
+    import klopf as kl
+
+    commands = {" ".join(words) for words in _commands()}
+    reference = posixpath.relpath("reference", posixpath.dirname(here) or ".")
+
+    def turned(found: re.Match[str]) -> str:
+        name, module, command = found.groups()
+        if name in kl.__all__ and name not in MODULES:
+            return f"[{found[0]}][klopf.{name}]"
+        if module in MODULES:
+            return f"[{found[0]}]({reference}/{module}.md)"
+        if command in commands:
+            return f"[{found[0]}]({reference}/command-line.md#klopf-{command.replace(' ', '-')})"
+        return found[0]
+
+    lines, code = [], False
+    for line in markdown.split("\n"):
+        code ^= line.lstrip().startswith("```")
+        lines.append(line if code or line.startswith("#") else NAME.sub(turned, line))
+    return "\n".join(lines)
 
 
 def _outside() -> list[str]:
@@ -133,18 +160,22 @@ def _reference() -> Iterator[tuple[str, str]]:
         plain = {kind.__name__ for kind in (*kl.layers, *kl.optimizers, *kl.rules, kl.ClippedPolicy)}
         entries = [_entry(f"klopf.{name}", members=name not in plain) for name in names]
         yield page, "\n".join([f"# {title}", "", begin, "", *entries])
-        rows.append(f"| [{title}]({page}.md) | {', '.join(f'`{name}`' for name in names)} |")
+        rows.append(f"| [{title}]({page}.md) | {_links('klopf', names)} |")
     missing = sorted(set(kl.__all__) - shown)
     if missing:
-        raise PluginError(f"docs/site.py: the reference has no page for {', '.join(missing)}")
+        raise PluginError(f"docs/pages.py: the reference has no page for {', '.join(missing)}")
     for module, (begin, others) in MODULES.items():
         names = (*_public(module), *others)
         entries = [_entry(f"klopf.{module}.{name}") for name in names]
         yield module, "\n".join([f"# klopf.{module}", "", _docstring(module), "", begin, "", *entries])
-        rows.append(f"| [klopf.{module}]({module}.md) | {', '.join(f'`{name}`' for name in names)} |")
+        rows.append(f"| [klopf.{module}]({module}.md) | {_links(f'klopf.{module}', names)} |")
     table = ["| page | names |", "|---|---|", "| [Command line](command-line.md) | `klopf COMMAND` |", *rows]
     yield "index", "\n".join(["# Reference", "", REFERENCE, "", *table, ""])
     yield "command-line", _command_line()
+
+
+def _links(module: str, names: tuple[str, ...]) -> str:
+    return ", ".join(f"[`{name}`][{module}.{name}]" for name in names)
 
 
 def _entry(name: str, members: bool = True) -> str:
@@ -173,15 +204,20 @@ def _public(module: str) -> list[str]:
     return [name for name in names if not name.startswith("_")]
 
 
-def _command_line() -> str:
+def _commands() -> Iterator[list[str]]:
     from klopf.cli import COMMANDS
     from klopf.data.command import ACTIONS
 
-    parts = ["# Command line", "", "What `klopf COMMAND --help` says.", "", "```text", _help([]), "```", ""]
     for command in COMMANDS:
-        parts += [f"## klopf {command}", "", "```text", _help([command]), "```", ""]
-        for action in ACTIONS if command == "data" else ():
-            parts += [f"### klopf {command} {action}", "", "```text", _help([command, action]), "```", ""]
+        yield [command]
+        if command == "data":
+            yield from ([command, action] for action in ACTIONS)
+
+
+def _command_line() -> str:
+    parts = ["# Command line", "", "What `klopf COMMAND --help` says.", "", "```text", _help([]), "```", ""]
+    for words in _commands():
+        parts += [f"#{'#' * len(words)} klopf {' '.join(words)}", "", "```text", _help(words), "```", ""]
     return "\n".join(parts)
 
 
