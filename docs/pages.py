@@ -45,7 +45,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...] | str]] = {
     "own-rules": (
         "Rules of your own",
         "[Rules of your own](../own-rules.md) shows them at work.",
-        ("UnitRule", "UtilityRule", "StepSizeRule", "WatchedUnits"),
+        ("UnitRule", "UtilityRule", "StepSizeRule", "WatchedUnits", "FunctionChange"),
     ),
     "agents": (
         "Agents",
