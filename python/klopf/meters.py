@@ -30,7 +30,7 @@ class FunctionChange:
         self._probe, self._pixels = probe, {"scale": scale, "offset": offset}
         self._steps: list[int] = []
         self._change: list[NDArray[np.float64]] = []
-        self.before: NDArray[np.float64] | None = None
+        self._before: NDArray[np.float64] | None = None
 
     @property
     def steps(self) -> NDArray[np.int64]:
@@ -46,16 +46,16 @@ class FunctionChange:
         """The rule, with what looks before and after it: for a learner's `rules`."""
         return [_Before(self), rule, _After(self)]
 
-    def outputs(self, units: Sequence[WatchedUnits]) -> NDArray[np.float64]:
+    def _outputs(self, units: Sequence[WatchedUnits]) -> NDArray[np.float64]:
         """On the probe [R, B, O]."""
         return units[0]._learner.net(self._probe, **self._pixels).astype(np.float64)
 
-    def compare(self, units: Sequence[WatchedUnits]) -> None:
+    def _compare(self, units: Sequence[WatchedUnits]) -> None:
         """Writes down how far the outputs are from what they were, if something was replaced."""
-        learner, before = units[0]._learner, self.before
+        learner, before = units[0]._learner, self._before
         if before is None or not any(mask.any() for mask in learner._replaced()):
             return
-        moved = np.sqrt(((self.outputs(units) - before) ** 2).mean(axis=(1, 2)))
+        moved = np.sqrt(((self._outputs(units) - before) ** 2).mean(axis=(1, 2)))
         size = np.sqrt((before**2).mean(axis=(1, 2)))
         self._steps.append(learner._updates())
         self._change.append(np.divide(moved, size, out=np.zeros_like(moved), where=moved > 0))
@@ -70,9 +70,9 @@ class _Looking(UnitRule):
 
 class _Before(_Looking):
     def step(self, units: Sequence[WatchedUnits]) -> None:
-        self.meter.before = self.meter.outputs(units)
+        self.meter._before = self.meter._outputs(units)
 
 
 class _After(_Looking):
     def step(self, units: Sequence[WatchedUnits]) -> None:
-        self.meter.compare(units)
+        self.meter._compare(units)
