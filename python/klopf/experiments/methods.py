@@ -65,7 +65,7 @@ class NetworkSize:
 
 @dataclass(frozen=True)
 class ImageMethod:
-    """What every method has: weights are initialised once, only the heads are zeroed at a task switch."""
+    """What every method has: weights are initialised once; at a task switch at most the heads begin anew."""
 
     name: ClassVar[str]
 
@@ -103,9 +103,13 @@ class ImageMethod:
         )
         return kl.Learner(network, loss="cross_entropy", optimizer=self.optimizer(), rules=self.rules())
 
-    def begin_task(self, learner: kl.Learner, task: int) -> None:
-        """What happens before task number `task` (from 0): new heads, all zero; momentum is kept."""
-        learner.net.reset([-1], to="zero")
+    def begin_task(self, learner: kl.Learner, task: int, new_heads: bool = True) -> None:
+        """What happens before task number `task` (from 0); momentum is kept.
+
+        new_heads: whether the stream has heads of every task's own; they begin at zero.
+        """
+        if new_heads:
+            learner.net.reset([-1], to="zero")
 
 
 @dataclass(frozen=True)
@@ -198,15 +202,15 @@ class ContinualBackprop(Replacing, L2):
 
 
 @dataclass(frozen=True)
-class Scratch(Backprop):
+class Scratch(L2):
     """A new network for every task: the line against which a loss of plasticity is seen."""
 
     name: ClassVar[str] = "scratch"
 
-    def begin_task(self, learner: kl.Learner, task: int) -> None:
+    def begin_task(self, learner: kl.Learner, task: int, new_heads: bool = True) -> None:
         if task > 0:
             learner.restart()
-        super().begin_task(learner, task)
+        super().begin_task(learner, task, new_heads)
 
 
 @dataclass(frozen=True)
@@ -262,13 +266,14 @@ class Resets(Backprop):
 
     reset_layers: int = option(2, "layers that begin anew at a task switch, heads included", minimum=1)
 
-    def begin_task(self, learner: kl.Learner, task: int) -> None:
+    def begin_task(self, learner: kl.Learner, task: int, new_heads: bool = True) -> None:
         layers = sum(isinstance(layer, kl.Linear | kl.Conv2d) for layer in learner.net.layers)
         if self.reset_layers > layers:
             raise kl.Error(f"--reset-layers must be at most {layers}, got {self.reset_layers}")
-        if task > 0 and self.reset_layers > 1:
-            learner.net.reset(list(range(-self.reset_layers, -1)), to="initial")
-        super().begin_task(learner, task)
+        redrawn = list(range(-self.reset_layers, -1 if new_heads else 0))
+        if task > 0 and redrawn:
+            learner.net.reset(redrawn, to="initial")
+        super().begin_task(learner, task, new_heads)
 
 
 METHODS: dict[str, type[ImageMethod]] = {
