@@ -55,6 +55,23 @@ class Methods(Generic[Method]):
         values = {**self.published.get(name, {}), **self.profiles[profile].get(name, {}), **given}
         return self.kinds[name](**values)
 
+    def under(
+        self,
+        every: Mapping[str, Any],
+        published: Mapping[str, dict[str, Any]],
+        profiles: dict[str, dict[str, dict[str, Any]]],
+    ) -> Methods[Method]:
+        """The same methods with the values of another experiment.
+
+        every: of all methods that have such an option, where `published` says nothing else.
+        """
+        values = {}
+        for name, kind in self.kinds.items():
+            own = {one.name for one in options(kind)}
+            common = {setting: value for setting, value in every.items() if setting in own}
+            values[name] = {**common, **published.get(name, {})}
+        return Methods(self.kinds, values, profiles)
+
     def options(self) -> dict[str, Option]:
         """Every option that some method has, by name, in the order in which the methods add them."""
         return {one.name: one for method in self.kinds.values() for one in options(method)}

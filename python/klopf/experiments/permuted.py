@@ -1,0 +1,300 @@
+"""Permuted images: every task shows the same images, their pixels in an order of its own.
+
+    for each task of the stream
+        a new order of the pixels, and of the images
+        for each line (a method with its settings; all runs of it in lockstep)
+            every minibatch, of one image as published, is classified and then learned, once
+            online accuracy: the share that was classified correctly; metrics of the units
+
+The network is fully connected, and the stream says nothing of tasks: heads go on like all else.
+Protocol: "Online Permuted MNIST" of Dohare et al., "Loss of plasticity in deep continual learning", Nature
+632 (2024), and its public code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import klopf as kl
+from klopf._core import permutation
+from klopf.data.source import ImageSource
+from klopf.experiments import tasks
+from klopf.experiments.methods import IMAGE_METHODS, OTHERS, OURS, NetworkSize
+from klopf.experiments.methods import METHODS as SGD_METHODS
+from klopf.experiments.results import LineResults, read_results
+from klopf.experiments.session import carry_out, report
+from klopf.experiments.settings import option
+from klopf.experiments.tables import first_and_last
+
+Images = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+# Of all lines in the figure of all methods that the public code draws; of momentum there is none.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    **{name: {**values, "step_size": 0.003} for name, values in OURS.items()},
+    **{name: {"replacement_rate": 1e-6, "maturity": 100} for name in OTHERS if name.endswith("+cbp")},
+    "bp": {"step_size": 0.003},
+    "l2": {"step_size": 0.003, "weight_decay": 1e-4},
+    "snp": {"step_size": 0.003, "weight_decay": 1e-4, "noise": 1e-5},
+    "cbp": {
+        "step_size": 0.003,
+        "replacement_rate": 1e-6,
+        "maturity": 100,
+        "utility_decay": 0.99,
+        "count_from": "eligible",
+        "replacement_init": "network",
+    },
+    "scratch": {"step_size": 0.003},
+    "adam": {"step_size": 1e-4},
+}
+# The best of a few on two runs of the small stream.
+SMALL: dict[str, dict[str, Any]] = {
+    **{name: {"step_size": 0.01} for name in SGD_METHODS},
+    "l2": {"step_size": 0.01, "weight_decay": 1e-3},
+    "snp": {"step_size": 0.01, "weight_decay": 1e-3, "noise": 1e-4},
+    "cbp": {"step_size": 0.01, "replacement_rate": 1e-4, "utility": "contribution"},
+}
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "small": SMALL,
+    "authors": {"cbp": {"utility": "adaptable_contribution"}},
+    "paper": {"cbp": {"utility": "contribution"}},
+}
+METHODS = IMAGE_METHODS.under({"init": "kaiming", "momentum": 0.0}, PUBLISHED, PROFILES)
+# Of the stream and the network; `small` is ours, for a core and a few minutes.
+_PUBLISHED = {"size": 28, "images": 6000, "pixels": "unit", "tasks": 800, "hidden": (2000, 2000, 2000)}
+STREAMS: dict[str, dict[str, Any]] = {
+    "small": {"size": 16, "images": 300, "pixels": "standardised", "tasks": 200, "hidden": (100, 100, 100)},
+    "authors": _PUBLISHED,
+    "paper": _PUBLISHED,
+}
+
+
+@dataclass(frozen=True)
+class Settings(tasks.Settings):
+    """Permuted images, learned as they come."""
+
+    profile: str = option(
+        "small",
+        "where unset options of stream, network and methods come from; small is ours",
+        choices=tuple(PROFILES),
+    )
+    size: int | None = option(
+        None, "height and width of synthetic images (default: 28; small: 16)", minimum=1
+    )
+
+    classes: int = option(10, "classes told apart; of packed images the first ones", minimum=2)
+    images: int | None = option(None, "images of each class (default: 6000; small: 300)", minimum=1)
+    grey: bool = option(False, "show the mean of the three channels")
+
+    pixels: str | None = option(
+        None,
+        "shown from 0 to 1 (default), or standardised (small)",
+        choices=("unit", "standardised"),
+    )
+
+    tasks: int | None = option(None, "tasks of the stream (default: 800; small: 200)", minimum=1)
+    examples: int | None = option(None, "images shown of a task, drawn from all (default: all)", minimum=1)
+    epochs: int = option(1, "how often a task shows them", minimum=1)
+    batch_size: int = option(1, "images of a minibatch", minimum=1)
+    hidden: tuple[int, ...] | None = option(
+        None, "units of each hidden layer (default: 2000 2000 2000; small: 100 100 100)", minimum=1
+    )
+
+
+# --- the stream ---------------------------------------------------------------------------------------------
+
+# Streams of the counter-based permutations; stream.py has the others.
+PIXELS, CHOICE, ORDER = 5, 6, 7
+ROOM = 2**26  # bytes of permuted images at a time
+
+
+class Permuted(NamedTuple):
+    """One task: the order of pixels [R, H W], and which images it shows [R, examples]."""
+
+    task: int
+    pixels: Indices
+    chosen: Indices
+
+
+class PermutedStream:
+    """Images whose pixels every task puts into a new order, drawn for each run from its seed alone.
+
+    A pixel moves with all its channels.  images: so many of each class, the first ones.  examples: how many
+    of them a task shows, None for all.
+    Raises kl.Error where the source has fewer classes or images, or a task would show more than there are.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        seeds: Sequence[int],
+        *,
+        classes: int,
+        images: int,
+        examples: int | None = None,
+        grey: bool = False,
+    ) -> None:
+        for asked, there, what in (
+            (classes, source.classes, "classes"),
+            (images, source.images_per_class, "images of a class"),
+            (examples or 0, classes * images, "images to show examples of"),
+        ):
+            if asked > there:
+                raise kl.Error(f"[stream] expected at least {asked} {what}, got {there}")
+        self.source, self.seeds = source, list(seeds)
+        self.classes, self.images, self.grey = classes, images, grey
+        self.examples = examples or classes * images
+        self.shape = (1 if grey else 3, source.size, source.size)
+        self._order: tuple[tuple[int, int], Indices] | None = None
+
+    @cached_property
+    def all(self) -> Images:
+        """The images, class after class [N, C, H W]."""
+        channels, pixels = self.shape[0], self.source.size**2
+        found = np.empty((self.classes, self.images, channels, pixels), np.uint8)
+        for which in range(self.classes):
+            images = self.source.images(which)[: self.images]
+            if self.grey:
+                images = np.rint(images.mean(axis=1, keepdims=True)).astype(np.uint8)
+            found[which] = images.reshape(self.images, channels, pixels)
+        return found.reshape(-1, channels, pixels)
+
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation of each channel [C] over all images, where pixels go from 0 to 1."""
+        histogram = np.zeros((self.shape[0], 256))
+        for images in np.split(self.all, self.classes):
+            histogram += [np.bincount(images[:, c].ravel(), minlength=256) for c in range(self.shape[0])]
+        share, values = histogram / histogram[0].sum(), np.arange(256) / 255
+        mean = share @ values
+        deviation = np.sqrt(share @ values**2 - mean**2)
+        return mean, np.where(deviation > 0, deviation, 1)
+
+    def task(self, task: int) -> Permuted:
+        """A task, counted from 0; the first one is permuted too."""
+        count = self.classes * self.images
+        pixels = [permutation(seed, PIXELS, task, self.source.size**2) for seed in self.seeds]
+        chosen = [permutation(seed, CHOICE, task, count)[: self.examples] for seed in self.seeds]
+        return Permuted(task, np.stack(pixels), np.stack(chosen))
+
+    def shown(self, task: Permuted, images: Indices) -> Images:
+        """Images of these numbers [R, n], as the task shows them [R, n, C, H, W]."""
+        parts = [
+            np.take(self.all[numbers], pixels, axis=2)
+            for numbers, pixels in zip(images, task.pixels, strict=True)
+        ]
+        return np.stack(parts).reshape(*images.shape, *self.shape)
+
+    def examples_of(self, task: Permuted, epoch: int, first: int, count: int) -> tuple[Images, Indices]:
+        """So many of an epoch, from number `first` on: images [R, count, C, H, W] and labels [R, count]."""
+        key = task.task, epoch
+        if self._order is None or self._order[0] != key:
+            orders = [permutation(seed, ORDER, epoch, self.examples) for seed in self.seeds]
+            self._order = key, np.take_along_axis(task.chosen, np.stack(orders), axis=1)
+        numbers = self._order[1][:, first : first + count]
+        return self.shown(task, numbers), numbers // self.images
+
+
+# --- the experiment -----------------------------------------------------------------------------------------
+
+
+class Plan(tasks.Plan):
+    name, kind, methods = "permuted", Settings, METHODS
+    measured = (
+        "accuracy",  # share of the task's images that were classified correctly before they were learned
+        *tasks.UNITS,
+    )
+
+    def experiment(self) -> Experiment:
+        return Experiment(self)
+
+
+class Experiment(tasks.Experiment[Permuted]):
+    """A step is a minibatch.  Raises kl.Error where there are too few classes or images."""
+
+    def __init__(self, plan: Plan) -> None:
+        s = plan.settings
+        self.stream = PermutedStream(
+            plan.source,
+            plan.seeds,
+            classes=s.classes,
+            images=s.images,
+            examples=s.examples,
+            grey=s.grey,
+        )
+        tasks.refuse_single_images(plan.lines, s.batch_size, [self.stream.examples])
+        self.epoch = -(-self.stream.examples // s.batch_size)  # its steps
+        network = NetworkSize((), (), s.hidden, s.classes)
+        super().__init__(plan, network, self.stream.shape, s.epochs * self.epoch)
+
+    @cached_property
+    def pixels(self) -> dict[str, Any]:
+        mean, deviation = np.zeros(self.stream.shape[0]), np.ones(self.stream.shape[0])
+        if self.settings.pixels == "standardised":
+            mean, deviation = self.stream.moments()
+        scale, offset = 1 / (255 * deviation), -mean / deviation
+        return {"scale": scale.astype(np.float32), "offset": offset.astype(np.float32)}
+
+    def task(self, task: int) -> Permuted:
+        return self.stream.task(task)
+
+    def train(self, learner: kl.Learner, shown: Permuted, first: int, count: int) -> None:
+        batch = self.settings.batch_size
+        most = max(1, ROOM // (len(self.plan.seeds) * batch * int(np.prod(self.stream.shape))))
+        end = first + count
+        while first < end:
+            epoch, step = divmod(first, self.epoch)
+            steps = min(end - first, self.epoch - step, most)
+            x, y = self.stream.examples_of(shown, epoch, step * batch, steps * batch)
+            history = learner.run(x, y, batch_size=batch, epochs=1, shuffle=False, **self.pixels)
+            # Counts are whole numbers: their sum does not depend on where a task is cut.
+            correct = np.rint(history.accuracy[:, 0] * y.shape[1])
+            self.record.carried["correct"] = self.record.carried.get("correct", 0.0) + correct
+            first += steps
+
+    def tested(self, learner: kl.Learner, shown: Permuted) -> dict[str, Any]:
+        presented = self.settings.epochs * self.stream.examples
+        return {"accuracy": self.record.carried["correct"] / presented}
+
+    def probe(self, shown: Permuted) -> Images:
+        """The first images that the task shows, of every run its own."""
+        return self.stream.shown(shown, shown.chosen[:, : self.settings.probe_images])
+
+
+def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
+    """The plan for given options of `Settings` and of the methods (a list of values each).
+
+    Raises kl.Error where options do not fit together.
+    """
+    settings, of_methods = Plan.sort_out(given)
+    unset = {
+        name: value for name, value in STREAMS[settings.profile].items() if getattr(settings, name) is None
+    }
+    if settings.data != "synthetic":
+        unset.pop("size", None)
+    settings = dataclasses.replace(settings, **unset)
+    lines = METHODS.lines(settings.method, settings.profile, of_methods)
+    source = tasks.source_of(settings, settings.classes, settings.images)
+    return Plan(settings, lines, list(command), source)
+
+
+def table(lines: Sequence[LineResults]) -> str:
+    """Each line's online accuracy in the first and in the last tenth of the tasks, in percent."""
+    title = "online accuracy (%)"
+    return first_and_last(lines, "accuracy", title, "change", lambda share: f"{100 * share:.1f}")
+
+
+def command(arguments: Sequence[str]) -> None:
+    """`klopf permuted`."""
+    parser = Plan.parser(
+        "Permuted images: do networks still learn as fast when everything has changed often?"
+    )
+    path = carry_out(Plan.name, parser.parse(arguments), arguments, plan, Plan.read)
+    print(table(read_results(path)))
+    print(report(path))
