@@ -99,6 +99,12 @@ def _permuted(arguments: list[str]) -> None:
     command(arguments)
 
 
+def _incremental(arguments: list[str]) -> None:
+    from klopf.experiments.incremental import command
+
+    command(arguments)
+
+
 def _ant(arguments: list[str]) -> None:
     from klopf.experiments.ant import command
 
@@ -159,6 +165,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "demo": ("see backprop lose plasticity and continual backprop keep it, in two minutes", _demo),
     "imagenet": ("Continual ImageNet: the published experiment, or your variation of it", _imagenet),
     "permuted": ("permuted images: one pass, one by one, pixels in a new order for every task", _permuted),
+    "incremental": ("class-incremental learning: a few classes more at every step", _incremental),
     "ant": ("PPO in MuJoCo: agents that learn to walk, for longer than PPO can", _ant),
     "stream": ("agents that learn from every step once, as it comes: AC, Q and SARSA", _stream),
     "track": ("a target that drifts: step sizes find out which inputs matter", _track),

@@ -16,7 +16,7 @@ from klopf._core import Error, permutation
 from klopf.data.source import ImageSource
 
 # Streams of the counter-based permutations; 0 orders the epochs of `Learner.run`.
-PAIRING, SPLIT, PROBE = 1, 2, 3
+PAIRING, SPLIT, PROBE, ARRIVAL = 1, 2, 3, 4  # permuted.py has those from 5 on
 
 SPLITS = ("fixed", "run")
 
@@ -81,10 +81,10 @@ class TaskStream:
     def task(self, task: int) -> Task:
         """The images of a task; a class that several runs have is read once."""
         chosen = self.classes(task)
-        runs, size = len(self.seeds), self.source.size
+        size = self.source.size
 
         def room(images: int) -> NDArray[np.uint8]:
-            return np.empty((runs, self.classes_per_task, images, 3, size, size), dtype=np.uint8)
+            return np.empty((*chosen.shape, images, 3, size, size), dtype=np.uint8)
 
         train, test = room(self.train_images), room(self.test_images)
         for which in np.unique(chosen):
@@ -113,6 +113,33 @@ class TaskStream:
         """The labels that go with `_flat`: [R, K n]."""
         runs, classes, count = images.shape[:3]
         return np.tile(np.repeat(np.arange(classes), count), (runs, 1))
+
+
+class GrowingStream(TaskStream):
+    """Tasks of all classes that arrived so far, so many more with each; labels count them as they arrive.
+
+    classes: that arrive in all.  Each run has an order of its own.  The rest is as in `TaskStream`.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        seeds: Sequence[int],
+        *,
+        classes: int,
+        classes_per_step: int,
+        train_images: int,
+        test_images: int,
+    ) -> None:
+        super().__init__(
+            source, seeds, classes_per_task=classes, train_images=train_images, test_images=test_images
+        )
+        self.classes_per_step = classes_per_step
+
+    def classes(self, task: int) -> NDArray[np.int64]:
+        """The classes of a task, the latest ones last, one row a run: [R, classes so far]."""
+        seen = min((task + 1) * self.classes_per_step, self.classes_per_task)
+        return np.stack([permutation(seed, ARRIVAL, 0, self.source.classes)[:seen] for seed in self.seeds])
 
 
 def probe_images(source: ImageSource, count: int, classes: int = 20) -> NDArray[np.uint8]:
