@@ -1,9 +1,10 @@
-"""The figure of a stream of images: accuracy on each new task, and what became of the units."""
+"""The figure of a stream of tasks: accuracy on each new one, and what became of the units."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from klopf._core import Error
 from klopf.experiments.drawing import (
     FAINT,
     FEW,
@@ -28,24 +29,27 @@ PUBLISHED_BIN = 50
 
 
 def imagenet_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
-    """looks: lines of one or several results."""
+    """looks: lines of one or several results, of Continual ImageNet or of permuted images."""
+    online = looks[0].line.name == "permuted"
+    if published and online:
+        raise Error("--published: there are curves of Continual ImageNet and of Ant only")
     tasks = max(look.line.values["accuracy"].shape[1] for look in looks)
     width = bin or _bin_width(tasks)
-    panels = [panel for panel in _UNIT_PANELS if any(_has_units(look, panel[0]) for look in looks)]
+    panels = [panel for panel in UNIT_PANELS if any(has_units(look, panel[0]) for look in looks)]
     labels = [look.label for look in looks] + ([f"published ({curves()['runs']} runs)"] if published else [])
     remark = (
         f"beyond the first {FIRST_TASKS} tasks in bins of {width}"
         if width > 1 and tasks > FIRST_TASKS
         else ""
     )
-    title = "Accuracy on each new task of the stream"
+    title = f"{'Online accuracy' if online else 'Accuracy'} on each new task of the stream"
     figure, grid = frame(title, remark, looks, labels, interval, bool(panels))
     long = tasks > FIRST_TASKS
     accuracy = grid[0].subgridspec(1, 1 + long, width_ratios=[1, 2.1][: 1 + long], wspace=0.06)
     first = figure.add_subplot(accuracy[0])
     _accuracy(first, looks, interval, 1, FIRST_TASKS, published)
     first.set_title(f"first {min(tasks, FIRST_TASKS)} tasks" if tasks > 1 else "first task")
-    first.set_ylabel("test accuracy (%)")
+    first.set_ylabel("online accuracy (%)" if online else "test accuracy (%)")
     if long:
         whole = figure.add_subplot(accuracy[1], sharey=first)
         _accuracy(whole, looks, interval, width, tasks, published)
@@ -57,14 +61,14 @@ def imagenet_figure(looks: list[Look], interval: str, bin: int | None, published
     return figure
 
 
-_UNIT_PANELS = (
+UNIT_PANELS = (
     ("dormant_rate", "dormant units (%)", 100.0),
     ("effective_rank", "effective rank of the last hidden layer", 1.0),
     ("weight_magnitude", "mean weight magnitude", 1.0),
 )
 
 
-def _has_units(look: Look, name: str) -> bool:
+def has_units(look: Look, name: str) -> bool:
     """The linear baseline appears as a horizontal line only."""
     return look.line.method != "linear" and has(look, name)
 

@@ -164,19 +164,34 @@ class Experiment(tasks.InEpochs):
         }
 
 
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def scratch_of(line: LineResults, lines: Sequence[LineResults]) -> LineResults | None:
+    """The line from scratch that a line is compared with: of the same settings, where there are several."""
+    scratch = [one for one in lines if one.method == "scratch"]
+    same = [one for one in scratch if one.label == line.label.replace(line.method, "scratch", 1)]
+    chosen = same if len(scratch) > 1 else scratch
+    comparable = line.method != "scratch" and len(chosen) == 1
+    return (
+        chosen[0]
+        if comparable and len(chosen[0].values["accuracy"]) == len(line.values["accuracy"])
+        else None
+    )
+
+
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's accuracy at the first and at the last step, in percent, and that less scratch's."""
-    scratch = next((line for line in lines if line.method == "scratch"), None)
-    rows = [["accuracy (%)", f"{lines[0].at[0]} classes", f"{lines[0].at[-1]} classes", "against scratch"]]
+    rows = [["accuracy (%)", f"{lines[0].at[0]} classes", f"{lines[0].at[-1]} classes", "less scratch's"]]
     for line in lines:
-        values = 100 * line.values["accuracy"]
+        values, scratch = 100 * line.values["accuracy"], scratch_of(line, lines)
         cells = [over_runs(values[:, step], "{:.1f}".format) for step in (0, -1)]
-        if scratch is None or line is scratch:
+        if scratch is None:
             cells.append("")
         else:
-            steps = min(values.shape[1], scratch.at.size)
-            against = values[:, steps - 1] - 100 * scratch.values["accuracy"][:, steps - 1]
-            cells.append(over_runs(against, "{:.1f}".format))
+            step = min(line.at.size, scratch.at.size) - 1  # of an experiment that goes on
+            change = values[:, step] - 100 * scratch.values["accuracy"][:, step]
+            cells.append(over_runs(change, "{:.1f}".format))
         rows.append([line.label, *cells])
     return f"{aligned(rows)}\n{footing(lines)}"
 

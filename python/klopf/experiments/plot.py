@@ -12,6 +12,7 @@ import klopf as kl
 from klopf.experiments.drawing import STYLE, looks_of
 from klopf.experiments.figure_ant import ant_figure
 from klopf.experiments.figure_imagenet import imagenet_figure
+from klopf.experiments.figure_incremental import incremental_figure
 from klopf.experiments.figure_online import online_figure
 from klopf.experiments.figure_steps import read_step_sizes, steps_figure
 from klopf.experiments.results import read_results, read_settings, table_of
@@ -22,7 +23,12 @@ from klopf.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES = {"task": imagenet_figure, "step": ant_figure, "example": online_figure}  # by what the results count
+FIGURES = {  # by what the results count
+    "task": imagenet_figure,
+    "classes": incremental_figure,
+    "step": ant_figure,
+    "example": online_figure,
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def plot(
         counters.add(table_of(folder, settings).counter)
         names.add(settings.get("experiment", "something else"))
     # What acts may be compared, however it learns.
-    if len(counters) > 1 or (counters == {"example"} and len(names) > 1):
+    if len(counters) > 1 or (counters != {"step"} and len(names) > 1):
         raise kl.Error(f"expected folders of one kind of experiment, got {' and '.join(sorted(names))}")
     looks = looks_of([(str(folder), line) for folder in folders for line in read_results(folder)])
     return _saved(out, lambda: FIGURES[counters.pop()](looks, interval, bin, published))

@@ -36,8 +36,8 @@ class Table:
     """The columns that tell what was measured, and when.
 
     measured: their names; the last is a flag, 1 from when on a run no longer learns.
-    counter: "task", or "step".  every: tasks or steps from one row of a run to its next.  last: of the
-    last row, where it comes early.
+    counter: "task", "step", "example" or "classes".  every: so many from one row of a run to its next.
+    last: of the last row, where it comes early.
     """
 
     measured: tuple[str, ...]
@@ -255,7 +255,7 @@ class LineResults(NamedTuple):
     """What one line measured.
 
     values: for each column an array [R, T], NaN where missing.  at: what the counter said [T].
-    experiment: the settings that all lines have.
+    experiment: the settings that all lines have.  name: of the experiment.
     """
 
     label: str
@@ -264,6 +264,7 @@ class LineResults(NamedTuple):
     values: dict[str, Array]
     at: NDArray[np.int64]
     experiment: dict[str, Any]
+    name: str = ""
 
     @property
     def lost(self) -> list[int]:
@@ -308,5 +309,6 @@ def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
         own = blocks[index :: len(lines)].transpose(2, 1, 0)
         values = {name: np.ascontiguousarray(own[column]) for column, name in enumerate(measured)}
         at = np.array([table.at(k) for k in range(own.shape[2])])
-        found.append(LineResults(line["label"], line["method"], line["settings"], values, at, common))
+        about = line["label"], line["method"], line["settings"]
+        found.append(LineResults(*about, values, at, common, str(settings.get("experiment", ""))))
     return [line for line in found if line.at.size]
