@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,7 +113,7 @@ class Settings(tasks.Settings):
 
 # Streams of the counter-based permutations; stream.py has the others.
 PIXELS, CHOICE, ORDER = 5, 6, 7
-ROOM = 2**26  # bytes of permuted images at a time
+WORK = 2e9  # of a stretch, the examples that are learned in one call: about a second of a core's
 
 
 class Permuted(NamedTuple):
@@ -192,7 +193,10 @@ class PermutedStream:
         return np.stack(parts).reshape(*images.shape, *self.shape)
 
     def examples_of(self, task: Permuted, epoch: int, first: int, count: int) -> tuple[Images, Indices]:
-        """So many of an epoch, from number `first` on: images [R, count, C, H, W] and labels [R, count]."""
+        """So many of an epoch from number `first` on, or all that are left.
+
+        Returns images [R, n, C, H, W] and labels [R, n].
+        """
         key = task.task, epoch
         if self._order is None or self._order[0] != key:
             orders = [permutation(seed, ORDER, epoch, self.examples) for seed in self.seeds]
@@ -216,7 +220,10 @@ class Plan(tasks.Plan):
 
 
 class Experiment(tasks.Experiment[Permuted]):
-    """A step is a minibatch.  Raises kl.Error where there are too few classes or images."""
+    """A step is a stretch of examples, of whole minibatches, which only an epoch's end cuts short.
+
+    Raises kl.Error where there are too few classes or images.
+    """
 
     def __init__(self, plan: Plan) -> None:
         s = plan.settings
@@ -229,9 +236,14 @@ class Experiment(tasks.Experiment[Permuted]):
             grey=s.grey,
         )
         tasks.refuse_single_images(plan.lines, s.batch_size, [self.stream.examples])
-        self.epoch = -(-self.stream.examples // s.batch_size)  # its steps
+        # Its length follows from the settings, never from the clock: learners count the calls.
+        widths = [int(np.prod(self.stream.shape)), *s.hidden, s.classes]
+        cost = 30 * widths[0] + sum(a * b for a, b in pairwise(widths))  # of making and learning an example
+        batches = max(1, int(WORK / (s.runs * s.batch_size * cost)))
+        self.stretch = batches * s.batch_size
+        self.stretches = -(-self.stream.examples // self.stretch)  # of an epoch
         network = NetworkSize((), (), s.hidden, s.classes)
-        super().__init__(plan, network, self.stream.shape, s.epochs * self.epoch)
+        super().__init__(plan, network, self.stream.shape, s.epochs * self.stretches)
 
     @cached_property
     def pixels(self) -> dict[str, Any]:
@@ -245,18 +257,13 @@ class Experiment(tasks.Experiment[Permuted]):
         return self.stream.task(task)
 
     def train(self, learner: kl.Learner, shown: Permuted, first: int, count: int) -> None:
-        batch = self.settings.batch_size
-        most = max(1, ROOM // (len(self.plan.seeds) * batch * int(np.prod(self.stream.shape))))
-        end = first + count
-        while first < end:
-            epoch, step = divmod(first, self.epoch)
-            steps = min(end - first, self.epoch - step, most)
-            x, y = self.stream.examples_of(shown, epoch, step * batch, steps * batch)
+        batch, carried = self.settings.batch_size, self.record.carried
+        for number in range(first, first + count):
+            epoch, stretch = divmod(number, self.stretches)
+            x, y = self.stream.examples_of(shown, epoch, stretch * self.stretch, self.stretch)
             history = learner.run(x, y, batch_size=batch, epochs=1, shuffle=False, **self.pixels)
-            # Counts are whole numbers: their sum does not depend on where a task is cut.
-            correct = np.rint(history.accuracy[:, 0] * y.shape[1])
-            self.record.carried["correct"] = self.record.carried.get("correct", 0.0) + correct
-            first += steps
+            correct = np.rint(history.accuracy[:, 0] * y.shape[1])  # a whole number, so that its sum is exact
+            carried["correct"] = carried.get("correct", 0.0) + correct
 
     def tested(self, learner: kl.Learner, shown: Permuted) -> dict[str, Any]:
         presented = self.settings.epochs * self.stream.examples
