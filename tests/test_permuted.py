@@ -14,7 +14,9 @@ from experiments import REPLACING, contents, killed_and_resumed
 from klopf.cli import main
 from klopf.data.synthetic import SyntheticImages
 from klopf.experiments import permuted, session
-from klopf.experiments.permuted import METHODS, PROFILES, PermutedStream
+from klopf.experiments.methods import NetworkSize
+from klopf.experiments.permuted import METHODS, PROFILES
+from klopf.experiments.permuted_stream import PermutedStream
 
 TINY = [
     *("--size", "6", "--classes", "4", "--images", "10", "--tasks", "3", "--runs", "2"),
@@ -105,7 +107,7 @@ def test_online_accuracy_is_that_of_predictions_before_they_are_learned(batch: i
     found = pd.read_csv("out/results.csv")
     (line,) = permuted.plan({"hidden": [6, 5]}, []).lines[:1]
     made = stream([0, 1])
-    learner = line.method.build(permuted.NetworkSize((), (), (6, 5), 4), (3, 6, 6), [0, 1], "cpu")
+    learner = line.method.build(NetworkSize((), (), (6, 5), 4), (3, 6, 6), [0, 1], "cpu")
     mean, deviation = made.moments()
     scale, offset = (1 / (255 * deviation)).astype(np.float32), (-mean / deviation).astype(np.float32)
     for task in range(3):
@@ -140,7 +142,7 @@ def test_every_method(batch: int, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_heads_go_on_but_for_those_that_begin_anew() -> None:
-    net = permuted.NetworkSize((), (), (6, 5), 4)
+    net = NetworkSize((), (), (6, 5), 4)
     for name in ("bp", "scratch", "resets"):
         method = METHODS.resolve(name, "small", {"reset_layers": 1} if name == "resets" else {})
         learner = method.build(net, (3, 6, 6), [0, 1], "cpu")

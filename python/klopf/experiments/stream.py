@@ -16,7 +16,7 @@ from klopf._core import Error, permutation
 from klopf.data.source import ImageSource
 
 # Streams of the counter-based permutations; 0 orders the epochs of `Learner.run`.
-PAIRING, SPLIT, PROBE, ARRIVAL = 1, 2, 3, 4  # permuted.py has those from 5 on
+PAIRING, SPLIT, PROBE, ARRIVAL = 1, 2, 3, 4  # permuted_stream.py has those from 5 on
 
 SPLITS = ("fixed", "run")
 
