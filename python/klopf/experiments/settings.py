@@ -266,5 +266,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def overview(usage: str, about: str, entries: Mapping[str, str], ending: str) -> str:
     """The help of a program that is several: their names and what they do, between what is said of all."""
-    lines = [f"  {name:<10} {text}" for name, text in entries.items()]
+    lines = [f"  {name:<11} {text}" for name, text in entries.items()]
     return "\n".join([f"usage: {usage} [OPTION ...]", "", about, "", *lines, "", ending])
