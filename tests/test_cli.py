@@ -56,7 +56,7 @@ def test_version_and_info(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = "matplotlib", "tqdm", "safetensors", "PIL"
+    heavy = "matplotlib", "tqdm", "safetensors", "PIL", "scipy"
     code = f"""
 import sys
 from klopf.cli import main

@@ -111,7 +111,10 @@ def test_picture_of_step_sizes(capsys: pytest.CaptureFixture[str]) -> None:
             "expected folders of one kind of experiment, got regression and track",
         ),
         (["a", "--step-sizes", "3"], "--step-sizes must be below 3, the number of runs, got 3"),
-        (["a", "--step-sizes", "0", "--bin", "2"], "--step-sizes goes with --out alone, got --bin"),
+        (
+            ["a", "--step-sizes", "0", "--bin", "2"],
+            "--step-sizes goes with --out and --format alone, got --bin",
+        ),
         (["a", "b", "--step-sizes", "0"], "--step-sizes is of one folder, got 2"),
         (["b", "--step-sizes", "0"], "no line of b has step sizes that follow from what is learned"),
     ):

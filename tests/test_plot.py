@@ -80,6 +80,42 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     assert first == again
 
 
+def test_pdf_and_numbers(tmp_path: Path) -> None:
+    """Letters stay letters; a CSV file for each panel has what is drawn; equal results give equal bytes."""
+    folder = made_up(tmp_path / "a", ["linear", "bp"], 40, 3, every=2)
+    options: dict[str, Any] = {"interval": "bootstrap", "format": ("pdf", "csv"), "bin": 4}
+    paths = plot([folder], tmp_path / "x.pdf", **options)
+    panels = ("first_tasks", "accuracy", "dormant_rate", "effective_rank", "weight_magnitude")
+    assert [path.name for path in paths] == ["x.pdf", *(f"x-{panel}.csv" for panel in panels)]
+    assert b"/CIDFontType2" in paths[0].read_bytes() and b"/FontFile2" in paths[0].read_bytes()
+    assert b"/Type3" not in paths[0].read_bytes() and b"/CreationDate" not in paths[0].read_bytes()
+    first = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in plot([folder], tmp_path / "x.pdf", **options)] == first
+    linear, bp = read_results(folder)
+    header, level, *rows = (line.split(",") for line in paths[2].read_text().splitlines())
+    assert header == ["line", "x", "mean", "low", "high", "runs"]
+    assert level[:2] == ["linear", ""]
+    assert float(level[2]) == pytest.approx(100 * linear.values["accuracy"].mean())
+    assert [row[:2] for row in rows] == [["bp", repr(4.0 * k + 2.5)] for k in range(10)]
+    expected = 100 * bp.values["accuracy"].reshape(3, 10, 4).mean(axis=2)
+    assert [float(row[2]) for row in rows] == pytest.approx(expected.mean(axis=0))
+    assert all(float(row[3]) <= float(row[2]) <= float(row[4]) and row[5] == "3" for row in rows)
+    with pytest.raises(kl.Error, match=r"^cannot write .*nowhere/x\.pdf: No such file"):
+        plot([folder], tmp_path / "nowhere" / "x.pdf", **options)
+
+
+def test_interquartile_means(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "a", ["bp"], 5, 6)
+    assert "interquartile mean of 6 runs, shaded: 95% bootstrap interval" in drawn(
+        folder, statistic="iqm", interval="bootstrap"
+    )
+    path = plot([folder], tmp_path / "x.png", statistic="iqm", format=("csv",))[1]
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    values = np.sort(100 * read_results(folder)[0].values["accuracy"], axis=0)
+    assert rows[0][2] == "iqm"
+    assert [float(row[2]) for row in rows[1:]] == pytest.approx(values[1:5].mean(axis=0))
+
+
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     kept: list[np.ndarray] = []
     folder = made_up(tmp_path / "a", ["bp", "l2"], 4, 3, every=2, change=kept.append, step_size=[0.1, 0.2])
@@ -103,8 +139,8 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(kl.Error, match=r"is no results folder: cannot read .*: No such file"):
         plot([tmp_path], tmp_path / "figure.png")
     folder = made_up(tmp_path / "a", ["bp"], 2, 2)
-    with pytest.raises(kl.Error, match=r"figure's name to end in \.png or \.svg, got figure\.pdf"):
-        plot([folder], "figure.pdf")
+    with pytest.raises(kl.Error, match=r"figure's name to end in \.png, \.svg or \.pdf, got figure\.gif"):
+        plot([folder], "figure.gif")
     with pytest.raises(kl.Error, match=r"^cannot write .*: No such file"):
         plot([folder], tmp_path / "nowhere" / "figure.png")
     (folder / "results.csv").write_text("line,method\n")
@@ -176,6 +212,6 @@ def test_returns_of_runs_whose_episodes_are_long(tmp_path: Path) -> None:
     (line,) = read_results(folder)
     line.values["return"][:] = [[1, np.nan, 2, np.nan], [np.nan, 5, np.nan, np.nan]]
     line.values["failed"][1, 3] = 1
-    (look,) = looks_of([("a", line)])
+    (look,) = looks_of([line])
     expected = [[1, 1, 2, 2], [np.nan, 5, 5, np.nan]]
     np.testing.assert_array_equal(figure_ant._latest_returns(look), expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from klopf.experiments.statistics import (
     binned,
@@ -20,8 +21,8 @@ def test_mean_and_standard_error() -> None:
     assert mean(values).tolist() == [4.0, 2.0]
     assert standard_error(values) == pytest.approx([np.std([1, 3, 8], ddof=1) / np.sqrt(3), 0.0])
     interval = standard_error_interval(values)
-    assert interval.high - interval.mean == pytest.approx(standard_error(values))
-    assert interval.mean - interval.low == pytest.approx(standard_error(values))
+    assert interval.high - interval.centre == pytest.approx(standard_error(values))
+    assert interval.centre - interval.low == pytest.approx(standard_error(values))
 
 
 def test_a_missing_value_is_left_out() -> None:
@@ -61,7 +62,7 @@ def test_bootstrap_is_reproducible_and_does_not_mind_neighbours() -> None:
 def test_paired_intervals_ignore_what_runs_share() -> None:
     shared = np.array([0.0, 10.0, 20.0, 30.0])
     interval = bootstrap_interval((shared + 1.0) - shared)
-    assert (interval.low, interval.mean, interval.high) == (1.0, 1.0, 1.0)
+    assert (interval.low, interval.centre, interval.high) == (1.0, 1.0, 1.0)
 
 
 def test_bins() -> None:
@@ -77,3 +78,40 @@ def test_bins() -> None:
     centres, means = binned(values, 50)
     assert centres.tolist() == [4.0]
     assert binned(values, 1)[0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_intervals_are_scipys() -> None:
+    """Column by column, with those runs that are there; the statistic is that of closed forms."""
+    values = np.random.default_rng(3).normal(size=(9, 40))
+    values[2, ::3] = np.nan
+    values[5:, 7] = np.nan
+    functions = {"mean": np.mean, "iqm": lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis)}
+    for name, function in functions.items():
+        found, error = bootstrap_interval(values, name), standard_error_interval(values, name)
+        for column in (0, 1, 7, 39):
+            there = values[np.isfinite(values[:, column]), column]
+            drawn = stats.bootstrap(
+                (there,),
+                function,
+                axis=0,
+                vectorized=True,
+                n_resamples=10_000,
+                method="percentile",
+                rng=np.random.default_rng(0),
+            )
+            ends = drawn.confidence_interval
+            assert (found.low[column], found.high[column]) == pytest.approx((ends.low, ends.high))
+            assert found.runs[column] == len(there)
+            cut = len(there) // 4 if name == "iqm" else 0
+            assert found.centre[column] == pytest.approx(np.sort(there)[cut : len(there) - cut].mean())
+            half = stats.sem(there) if name == "mean" else drawn.standard_error
+            assert error.high[column] - error.centre[column] == pytest.approx(half)
+
+
+def test_a_single_run_is_its_own_interval() -> None:
+    for name in ("mean", "iqm"):
+        for make in (bootstrap_interval, standard_error_interval):
+            interval = make(np.array([[2.0, np.nan]]), name)
+            assert interval.centre[0] == interval.low[0] == interval.high[0] == 2
+            assert np.isnan(interval.centre[1]) and np.isnan(interval.low[1])
+            assert interval.runs.tolist() == [1, 0]

@@ -14,8 +14,9 @@ import pytest
 
 from experiments import killed_and_resumed
 from klopf.cli import main
-from klopf.experiments import acting, stream_agents, streams, walk
+from klopf.experiments import stream_agents, streams, walk
 from klopf.experiments.results import LineResults, read_results
+from klopf.experiments.tables import end_of_run
 
 pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco", minversion="4.0")
@@ -113,14 +114,14 @@ def test_table_of_returns() -> None:
     values["return"][:, 18:] = [[1, 4], [10, 10], [np.nan, 20], [np.nan, np.nan], [1000, 1000]]
     values["episodes"][:, 18:] = [[2, 1], [3, 3], [0, 1], [0, 0], [1, 1]]
     line = LineResults("ac", "ac", {}, values, np.arange(10, 210, 10), {})
-    told = acting.table([line]).splitlines()
+    told = end_of_run([line]).splitlines()
     assert told[-1].endswith("means of 5 runs ± one standard error; ac: no episode ended there in run 3")
     words = told[1].split()
     found = np.array([2, 10, 20, 1000])
     error = found.std(ddof=1) / 2
     assert words == ["ac", f"{found.mean():,.0f}", "±", f"{error:,.0f}", "15", "2", "10", "20", "1,000"]
     alone = line._replace(values={name: value[1:2] for name, value in values.items()})
-    assert acting.table([alone]).splitlines()[1:] == [
+    assert end_of_run([alone]).splitlines()[1:] == [
         f"ac{10:>10}{10:>13}{10:>13}",
         "returns over the last tenth; of one run",
     ]

@@ -135,6 +135,12 @@ def _plot(arguments: list[str]) -> None:
     command(arguments)
 
 
+def _table(arguments: list[str]) -> None:
+    from klopf.experiments.table import command
+
+    command(arguments)
+
+
 def _data(arguments: list[str]) -> None:
     from klopf.data.command import command
 
@@ -171,6 +177,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "track": ("a target that drifts: step sizes find out which inputs matter", _track),
     "regression": ("slowly changing regression: a million examples, one by one", _regression),
     "plot": ("draw the figure of one or several results folders", _plot),
+    "table": ("print the table of one or several results folders, as CSV and LaTeX too", _table),
     "data": ("pack a folder of images into one file, and see what is in such a file", _data),
     "info": ("version, instruction set, threads and devices", _info),
 }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -24,11 +23,10 @@ from klopf.experiments.lines import Line, Method
 from klopf.experiments.plan import Running
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
-from klopf.experiments.results import Folder, LineResults, Table
+from klopf.experiments.results import Folder, Table
 from klopf.experiments.session import Session
 from klopf.experiments.settings import option, option_of
-from klopf.experiments.statistics import interquartile_mean, mean
-from klopf.experiments.tables import MANY, aligned, footing, of_runs, over_runs
+from klopf.experiments.statistics import mean
 from klopf.experiments.walk import Walk
 
 Values = NDArray[np.float64]
@@ -97,36 +95,6 @@ class Plan(plans.Plan[Asked, Method]):
     @abstractmethod
     def agent(self, line: Line[Method], world: Any) -> Any:
         """What acts and learns."""
-
-
-def table(lines: Sequence[LineResults]) -> str:
-    """Each line's return over the last tenth of the steps, a mean over episodes."""
-    rows = [["return", "mean", "middle half", "of each run"]]
-    silent = ""
-    for line in lines:
-        last = line.at > 0.9 * line.at[-1]
-        returns, episodes = (line.values[name][:, last] for name in ("return", "episodes"))
-        ended = np.where(np.isfinite(returns), episodes, 0)
-        with np.errstate(invalid="ignore"):
-            found = np.nansum(returns * ended, axis=1) / ended.sum(axis=1)
-        middle, each = interquartile_mean(found), np.sort(found[np.isfinite(found)])
-        without = [int(run) for run in np.flatnonzero(np.isnan(found)) if run not in line.lost]
-        if without:  # they may be the best
-            silent += f"; {line.label}: no episode ended there in run {of_runs(without)}"
-        spread = each if len(each) <= MANY else each[[0, -1]]
-        rows.append(
-            [
-                line.label,
-                over_runs(found, _short),
-                _short(middle) if len(each) else "-",
-                ("  " if len(each) <= MANY else " to ").join(map(_short, spread)),
-            ]
-        )
-    return f"{aligned(rows)}\nreturns over the last tenth; {footing(lines)}{silent}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 class Experiment:

@@ -23,6 +23,7 @@ from klopf.experiments.lines import Line
 from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option, option_of
+from klopf.experiments.tables import end_of_run
 from klopf.experiments.walk import PpoWalk
 from klopf.experiments.watch import Watching, watch
 
@@ -88,5 +89,5 @@ def command(arguments: Sequence[str]) -> None:
     if any(field.name in given for field in dataclasses.fields(Watching)):
         return _watch(given)
     path = carry_out(Plan.name, given, arguments, plan, Plan.read)
-    print(acting.table(read_results(path)))
+    print(end_of_run(read_results(path)))
     print(report(path))

@@ -118,5 +118,5 @@ def _mean(line: LineResults, tasks: slice) -> NDArray[np.float64]:
 
 
 def _with_interval(differences: NDArray[np.float64]) -> str:
-    centre, low, high = bootstrap_interval(differences)
+    centre, low, high, _ = bootstrap_interval(differences)
     return f"{centre:+.1f} [{low:+.1f}, {high:+.1f}]"

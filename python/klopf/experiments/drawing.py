@@ -1,24 +1,26 @@
 """What figures of experiments are drawn with: colours, lines with shades, one header for all panels.
 
-Mean over runs with a shaded interval.  Colours: Okabe and Ito's palette, which people with any colour vision
-can tell apart.
+A statistic over runs with a shaded interval.  Colours: Okabe and Ito's palette, which people with any colour
+vision can tell apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from klopf.experiments.results import LineResults
-from klopf.experiments.statistics import INTERVALS, Interval, binned
+from klopf.experiments.statistics import Interval, Summary, binned
+from klopf.experiments.tables import number_of_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from klopf.experiments.panels import Sheet
 
 FEW = 10  # points that are marked one by one
 
@@ -70,6 +72,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
     "svg.hashsalt": "klopf",
+    "pdf.fonttype": 42,  # letters remain letters, in fonts that the file brings along
     "savefig.dpi": 160,
 }
 
@@ -88,15 +91,13 @@ class Look:
         return int(next(iter(self.line.values.values())).shape[0])
 
 
-def looks_of(found: Sequence[tuple[str, LineResults]]) -> list[Look]:
+def looks_of(lines: Sequence[LineResults]) -> list[Look]:
     """A colour for each line: the method's own where every method appears once, else one after another."""
-    labels = [line.label for _, line in found]
-    methods = [line.method for _, line in found]
+    methods = [line.method for line in lines]
     distinct = len(set(methods)) == len(methods) and set(methods) <= COLOURS.keys()
     looks = []
-    for index, (folder, line) in enumerate(found):
-        label = line.label if labels.count(line.label) == 1 else f"{line.label} ({Path(folder).name})"
-        flag = list(line.values)[-1]
+    for index, line in enumerate(lines):
+        label, flag = line.label, list(line.values)[-1]
         if line.values[flag].any():
             label += f" ({int(line.values[flag].any(axis=1).sum())} {flag})"
         if distinct:
@@ -117,18 +118,18 @@ def legend_columns(labels: Sequence[str]) -> int:
 
 
 def frame(
-    title: str, remark: str, looks: list[Look], labels: list[str], interval: str, below: bool
-) -> tuple[Figure, Any]:
+    title: str, remark: str, looks: list[Look], labels: list[str], summary: Summary, below: bool
+) -> tuple[Sheet, Any]:
     """A figure with its title and legend, and the place for one panel, or for two rows of them.
 
     labels: one more than looks where published points are drawn.
     """
-    from matplotlib.figure import Figure
+    from klopf.experiments.panels import Sheet
 
     above = 0.8 + 0.2 * -(-len(labels) // legend_columns(labels))  # title and legend; all in inches
     height = above + 3.15 + (2.6 if below else 0.0)
-    figure = Figure(figsize=(10.0, height), facecolor="white")
-    _header(figure, title, looks, labels, interval, remark)
+    figure = Sheet(10.0, height)
+    _header(figure, title, looks, labels, summary, remark)
     grid = figure.add_gridspec(
         1 + below,
         1,
@@ -143,16 +144,15 @@ def frame(
 
 
 def _header(
-    figure: Figure, title: str, looks: list[Look], labels: list[str], interval: str, remark: str
+    figure: Figure, title: str, looks: list[Look], labels: list[str], summary: Summary, remark: str
 ) -> None:
     """Title, the number of runs, and one legend for all panels; a label more than looks is of what was
     published."""
     from matplotlib.lines import Line2D
 
     runs = sorted({look.runs for look in looks})
-    count = f"{runs[0]} runs" if len(runs) == 1 else f"{runs[0]} to {runs[-1]} runs"
-    shade = "one standard error" if interval == "se" else "95% bootstrap interval of the mean"
-    said = f"mean of {count}, shaded: {shade}" if runs[-1] > 1 else "a single run"
+    count = number_of_runs(runs)
+    said = f"{summary.said} of {count}, shaded: {summary.interval_said}" if runs[-1] > 1 else "a single run"
     said += f"; {remark}" if remark else ""
     height = figure.get_figheight()
     left, top = 0.075, 1 - 0.16 / height
@@ -186,21 +186,25 @@ def _header(
     )
 
 
-def binned_interval(look: Look, values: Any, width: int, interval: str) -> tuple[Any, Interval]:
-    """The middles of bins of `width` rows, as the counter says, and the interval of the means in them."""
+def binned_interval(look: Look, values: Any, width: int, summary: Summary) -> tuple[Any, Interval]:
+    """The middles of bins of `width` rows, as the counter says, and the interval of the means in them,
+    over runs."""
     centres, means = binned(values, width)
     rows = np.arange(1, len(look.line.at) + 1)
-    return np.interp(centres, rows, look.line.at), INTERVALS[interval](means)
+    return np.interp(centres, rows, look.line.at), summary(means)
 
 
 def draw(axes: Axes, look: Look, centres: Any, interval: Interval) -> None:
     """One line with its shade, through the points that are there."""
-    there = np.isfinite(interval.mean)
+    from klopf.experiments.panels import keep
+
+    keep(axes, look.label, centres, interval)
+    there = np.isfinite(interval.centre)
     x = centres[there]
     few = len(x) <= 2
     axes.plot(
         x,
-        interval.mean[there],
+        interval.centre[there],
         color=look.colour,
         linestyle=look.dashes,
         marker="o" if few or len(x) <= FEW else "",
@@ -208,13 +212,21 @@ def draw(axes: Axes, look: Look, centres: Any, interval: Interval) -> None:
         zorder=3,
     )
     if few:
-        low, high = interval.mean - interval.low, interval.high - interval.mean
+        low, high = interval.centre - interval.low, interval.high - interval.centre
         axes.errorbar(
-            x, interval.mean[there], [low[there], high[there]], color=look.colour, linestyle="", zorder=2
+            x, interval.centre[there], [low[there], high[there]], color=look.colour, linestyle="", zorder=2
         )
     else:
         shade: dict[str, Any] = {"color": look.colour, "alpha": 0.18, "linewidth": 0, "zorder": 2}
         axes.fill_between(x, interval.low[there], interval.high[there], **shade)
+
+
+def draw_level(axes: Axes, look: Look, interval: Interval) -> None:
+    """A line that is the same everywhere."""
+    from klopf.experiments.panels import keep
+
+    keep(axes, look.label, None, interval)
+    level_line(axes, float(interval.centre), f"{look.label} {interval.centre:.3g}", look.colour)
 
 
 def level_line(axes: Axes, level: float, text: str, colour: str) -> None:
@@ -254,16 +266,16 @@ def units_panels(
     looks: list[Look],
     panels: Sequence[tuple[str, str, float]],
     width: int,
-    interval: str,
+    summary: Summary,
     finish: Callable[[Axes, str], None],
 ) -> None:
     """A row of panels about units, (column, title, factor) each; finish(axes, column) does the rest."""
     below = place.subgridspec(1, len(panels), wspace=0.2)
     for index, (name, title, factor) in enumerate(panels):
-        axes = figure.add_subplot(below[index])
+        axes = figure.add_subplot(below[index], label=name)
         for look in looks:
             if name in look.line.values and has(look, name):
-                draw(axes, look, *binned_interval(look, factor * look.line.values[name], width, interval))
+                draw(axes, look, *binned_interval(look, factor * look.line.values[name], width, summary))
         axes.set_title(title)
         if name.endswith("dormant_rate"):
             axes.set_ylim(bottom=0)

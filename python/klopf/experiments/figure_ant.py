@@ -21,6 +21,7 @@ from klopf.experiments.drawing import (
     units_panels,
 )
 from klopf.experiments.published import curves, published_points
+from klopf.experiments.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ _PANELS = (
 )
 
 
-def ant_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
+def ant_figure(looks: list[Look], summary: Summary, bin: int | None, published: bool) -> Figure:
     """looks: lines of one or several results."""
     rows = max(len(look.line.at) for look in looks)
     steps = max(int(look.line.at[-1]) for look in looks)
@@ -48,10 +49,10 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
     worlds = sorted({str(look.line.experiment.get("env")) for look in looks})
     title = f"Return on {', '.join(worlds)}, as agents go on learning"
     remark = f"means over {width} measurement{'s' if width > 1 else ''}"
-    figure, grid = frame(title, remark, looks, labels, interval, bool(panels))
-    axes = figure.add_subplot(grid[0])
+    figure, grid = frame(title, remark, looks, labels, summary, bool(panels))
+    axes = figure.add_subplot(grid[0], label="return")
     for look in looks:
-        draw(axes, look, *binned_interval(look, _latest_returns(look), width, interval))
+        draw(axes, look, *binned_interval(look, _latest_returns(look), width, summary))
     _mark_frictions(axes, looks)
     axes.set_ylabel("return of an episode")
     _finish(axes, "ant_return", looks, steps, published)
@@ -60,7 +61,7 @@ def ant_figure(looks: list[Look], interval: str, bin: int | None, published: boo
         def finish(axes: Axes, name: str) -> None:
             _finish(axes, "ant_dormant_percent" if name == "dormant_rate" else "", looks, steps, published)
 
-        units_panels(figure, grid[1], looks, panels, width, interval, finish)
+        units_panels(figure, grid[1], looks, panels, width, summary, finish)
     return figure
 
 

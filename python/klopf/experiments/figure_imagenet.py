@@ -11,6 +11,7 @@ from klopf.experiments.drawing import (
     Look,
     binned_interval,
     draw,
+    draw_level,
     frame,
     has,
     level_line,
@@ -18,7 +19,7 @@ from klopf.experiments.drawing import (
     units_panels,
 )
 from klopf.experiments.published import curves, published_curve
-from klopf.experiments.statistics import mean
+from klopf.experiments.statistics import Summary, mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ FIRST_TASKS = FEW
 PUBLISHED_BIN = 50
 
 
-def imagenet_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
+def imagenet_figure(looks: list[Look], interval: Summary, bin: int | None, published: bool) -> Figure:
     """looks: lines of one or several results, of Continual ImageNet or of permuted images."""
     online = looks[0].line.name == "permuted"
     if published and online:
@@ -46,12 +47,12 @@ def imagenet_figure(looks: list[Look], interval: str, bin: int | None, published
     figure, grid = frame(title, remark, looks, labels, interval, bool(panels))
     long = tasks > FIRST_TASKS
     accuracy = grid[0].subgridspec(1, 1 + long, width_ratios=[1, 2.1][: 1 + long], wspace=0.06)
-    first = figure.add_subplot(accuracy[0])
+    first = figure.add_subplot(accuracy[0], label="first_tasks" if long else "accuracy")
     _accuracy(first, looks, interval, 1, FIRST_TASKS, published)
     first.set_title(f"first {min(tasks, FIRST_TASKS)} tasks" if tasks > 1 else "first task")
     first.set_ylabel("online accuracy (%)" if online else "test accuracy (%)")
     if long:
-        whole = figure.add_subplot(accuracy[1], sharey=first)
+        whole = figure.add_subplot(accuracy[1], sharey=first, label="accuracy")
         _accuracy(whole, looks, interval, width, tasks, published)
         whole.set_title(f"all {tasks:,} tasks")
         whole.tick_params(labelleft=False)
@@ -73,14 +74,15 @@ def has_units(look: Look, name: str) -> bool:
     return look.line.method != "linear" and has(look, name)
 
 
-def _accuracy(axes: Axes, looks: list[Look], interval: str, width: int, tasks: int, published: bool) -> None:
+def _accuracy(
+    axes: Axes, looks: list[Look], interval: Summary, width: int, tasks: int, published: bool
+) -> None:
     """Test accuracy in percent over the first `tasks` tasks."""
     drawn = min(tasks, max(look.line.values["accuracy"].shape[1] for look in looks))
     for look in looks:
         values = 100 * look.line.values["accuracy"][:, :tasks]
         if look.line.method == "linear":
-            level = float(mean(100 * look.line.values["accuracy"], axis=(0, 1)))
-            level_line(axes, level, f"{look.label} {level:.1f}", look.colour)
+            draw_level(axes, look, interval(mean(100 * look.line.values["accuracy"], axis=1)))
         else:
             draw(axes, look, *binned_interval(look, values, width, interval))
     if published:

@@ -8,13 +8,14 @@ from klopf._core import Error
 from klopf.experiments.drawing import FAINT, Look, binned_interval, draw, frame, units_panels
 from klopf.experiments.figure_imagenet import UNIT_PANELS, has_units
 from klopf.experiments.incremental import scratch_of
+from klopf.experiments.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def incremental_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
+def incremental_figure(looks: list[Look], interval: Summary, bin: int | None, published: bool) -> Figure:
     """looks: lines of one or several results."""
     if published:
         raise Error("--published: there are curves of Continual ImageNet and of Ant only")
@@ -26,13 +27,13 @@ def incremental_figure(looks: list[Look], interval: str, bin: int | None, publis
     labels = [look.label for look in looks]
     figure, grid = frame("Accuracy on all classes so far", remark, looks, labels, interval, bool(panels))
     above = grid[0].subgridspec(1, 1 + bool(compared), wspace=0.2)
-    axes = figure.add_subplot(above[0])
+    axes = figure.add_subplot(above[0], label="accuracy")
     for look in looks:
         draw(axes, look, *binned_interval(look, 100 * look.line.values["accuracy"], width, interval))
     axes.set_title("test accuracy (%)")
     _class_axis(axes)
     if compared:
-        axes = figure.add_subplot(above[1])
+        axes = figure.add_subplot(above[1], label="less_scratch")
         axes.axhline(0, color=FAINT, linestyle=":", linewidth=1.2, zorder=1.5)
         for look, scratch in compared:
             values, other = look.line.values["accuracy"], scratch.values["accuracy"]

@@ -14,6 +14,7 @@ from klopf.experiments.drawing import (
     has,
     units_panels,
 )
+from klopf.experiments.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ _PANELS = (
 _TITLES = {True: "Error as a target drifts", False: "Error on each stretch of the stream"}
 
 
-def online_figure(looks: list[Look], interval: str, bin: int | None, published: bool) -> Figure:
+def online_figure(looks: list[Look], summary: Summary, bin: int | None, published: bool) -> Figure:
     """looks: lines of one or several results."""
     if published:
         raise Error("--published: there are curves of Continual ImageNet and of Ant only")
@@ -44,10 +45,10 @@ def online_figure(looks: list[Look], interval: str, bin: int | None, published: 
     tracked = any("step_size_relevant" in look.line.values for look in looks)
     remark = f"means over {width} measurement{'s' if width > 1 else ''}"
     labels = [look.label for look in looks]
-    figure, grid = frame(_TITLES[tracked], remark, looks, labels, interval, bool(panels))
-    axes = figure.add_subplot(grid[0])
+    figure, grid = frame(_TITLES[tracked], remark, looks, labels, summary, bool(panels))
+    axes = figure.add_subplot(grid[0], label="error")
     for look in looks:
-        draw(axes, look, *binned_interval(look, look.line.values["error"], width, interval))
+        draw(axes, look, *binned_interval(look, look.line.values["error"], width, summary))
     axes.set_ylabel("mean squared error")
     axes.set_ylim(bottom=0)
     count_axis(axes, last, "examples")
@@ -58,5 +59,5 @@ def online_figure(looks: list[Look], interval: str, bin: int | None, published: 
                 axes.set_yscale("log")
             count_axis(axes, last, "examples")
 
-        units_panels(figure, grid[1], looks, panels, width, interval, finish)
+        units_panels(figure, grid[1], looks, panels, width, summary, finish)
     return figure

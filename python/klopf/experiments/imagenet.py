@@ -23,7 +23,7 @@ from klopf.experiments.results import LineResults, read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.stream import SPLITS, Task, TaskStream
-from klopf.experiments.tables import first_and_last
+from klopf.experiments.tables import end_of_run
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Experiment(tasks.InEpochs):
 
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's accuracy in the first and in the last tenth of the tasks, in percent."""
-    return first_and_last(lines, "accuracy", "accuracy (%)", "change", lambda share: f"{100 * share:.1f}")
+    return end_of_run(lines)
 
 
 def command(arguments: Sequence[str]) -> None:

@@ -25,8 +25,9 @@ from klopf.experiments.methods import IMAGE_METHODS, OURS, SPELLED, NetworkSize
 from klopf.experiments.results import LineResults, Table, read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
+from klopf.experiments.statistics import Summary
 from klopf.experiments.stream import GrowingStream, Task
-from klopf.experiments.tables import aligned, footing, over_runs
+from klopf.experiments.tables import Cell, Table, cell_of, footing
 
 # Weight decay, noise and replacement are the published ones; the step size is ours, as the network is.
 DECAY = {"weight_decay": 5e-4}
@@ -182,18 +183,22 @@ def scratch_of(line: LineResults, lines: Sequence[LineResults]) -> LineResults |
 
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's accuracy at the first and at the last step, in percent, and that less scratch's."""
-    rows = [["accuracy (%)", f"{lines[0].at[0]} classes", f"{lines[0].at[-1]} classes", "less scratch's"]]
-    for line in lines:
-        values, scratch = 100 * line.values["accuracy"], scratch_of(line, lines)
-        cells = [over_runs(values[:, step], "{:.1f}".format) for step in (0, -1)]
-        if scratch is None:
-            cells.append("")
-        else:
-            step = min(line.at.size, scratch.at.size) - 1  # of an experiment that goes on
-            change = values[:, step] - 100 * scratch.values["accuracy"][:, step]
-            cells.append(over_runs(change, "{:.1f}".format))
-        rows.append([line.label, *cells])
-    return f"{aligned(rows)}\n{footing(lines)}"
+    summary = Summary()
+    made = Table("accuracy (%)", [], lines, [[] for _ in lines], summary, footing(lines, summary))
+    for step in (0, -1):
+        values = [100 * line.values["accuracy"][:, step] for line in lines]
+        made.add(f"{lines[0].at[step]} classes", [cell_of(one, "{:.1f}".format, summary) for one in values])
+    made.add("less scratch's", [_less_scratch(line, lines, summary) for line in lines])
+    return str(made)
+
+
+def _less_scratch(line: LineResults, lines: Sequence[LineResults], summary: Summary) -> Cell:
+    scratch = scratch_of(line, lines)
+    if scratch is None:
+        return Cell("")
+    step = min(line.at.size, scratch.at.size) - 1  # of an experiment that goes on
+    change = 100 * (line.values["accuracy"][:, step] - scratch.values["accuracy"][:, step])
+    return cell_of(change, "{:.1f}".format, summary)
 
 
 def command(arguments: Sequence[str]) -> None:

@@ -22,10 +22,10 @@ from klopf import metrics
 from klopf.experiments import learners, online, stepping
 from klopf.experiments.lines import Methods
 from klopf.experiments.plan import Running
-from klopf.experiments.results import LineResults, read_results
+from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
-from klopf.experiments.tables import first_and_last
+from klopf.experiments.tables import end_of_run
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -209,18 +209,11 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     return Plan(settings, lines, list(command))
 
 
-def table(lines: Sequence[LineResults]) -> str:
-    """Each line's error in the first and in the last tenth of the stream."""
-    return first_and_last(
-        lines, "error", "error", "rise", lambda error: f"{error:.3f}" if abs(error) < 1e4 else f"{error:.3g}"
-    )
-
-
 def command(arguments: Sequence[str]) -> None:
     """`klopf regression`."""
     parser = Plan.parser(
         "Slowly changing regression: do networks learn its millionth example like its first?"
     )
     path = carry_out(Plan.name, parser.parse(arguments), arguments, plan, Plan.read)
-    print(table(read_results(path)))
+    print(end_of_run(read_results(path)))
     print(report(path))

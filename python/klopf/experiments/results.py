@@ -255,7 +255,7 @@ class LineResults(NamedTuple):
     """What one line measured.
 
     values: for each column an array [R, T], NaN where missing.  at: what the counter said [T].
-    experiment: the settings that all lines have.  name: of the experiment.
+    experiment: the settings that all lines have.  seeds: one a run.  name: of the experiment.
     """
 
     label: str
@@ -264,6 +264,7 @@ class LineResults(NamedTuple):
     values: dict[str, Array]
     at: NDArray[np.int64]
     experiment: dict[str, Any]
+    seeds: tuple[int, ...] = ()
     name: str = ""
 
     @property
@@ -310,5 +311,26 @@ def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
         values = {name: np.ascontiguousarray(own[column]) for column, name in enumerate(measured)}
         at = np.array([table.at(k) for k in range(own.shape[2])])
         about = line["label"], line["method"], line["settings"]
-        found.append(LineResults(*about, values, at, common, str(settings.get("experiment", ""))))
+        seeds, name = tuple(settings["seeds"]), str(settings.get("experiment", ""))
+        found.append(LineResults(*about, values, at, common, seeds, name))
     return [line for line in found if line.at.size]
+
+
+def read_together(folders: Sequence[str | os.PathLike[str]]) -> list[LineResults]:
+    """Every line of several results folders, with labels that tell them apart.
+
+    Error where the folders are not of one kind of experiment; what acts may be compared, however it learns.
+    """
+    counters, names = set(), set()
+    for folder in folders:
+        settings = read_settings(folder)
+        counters.add(table_of(folder, settings).counter)
+        names.add(settings.get("experiment", "something else"))
+    if len(counters) > 1 or (counters != {"step"} and len(names) > 1):
+        raise Error(f"expected folders of one kind of experiment, got {' and '.join(sorted(names))}")
+    found = [(Path(folder).name, line) for folder in folders for line in read_results(folder)]
+    labels = [line.label for _, line in found]
+    return [
+        line if labels.count(line.label) == 1 else line._replace(label=f"{line.label} ({name})")
+        for name, line in found
+    ]

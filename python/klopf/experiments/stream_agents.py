@@ -17,6 +17,7 @@ from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.streams import KINDS, SPELLED, STREAMS, Place, Streaming
+from klopf.experiments.tables import end_of_run
 from klopf.experiments.walk import StreamWalk
 
 
@@ -61,5 +62,5 @@ def command(arguments: Sequence[str]) -> None:
     """`klopf stream`."""
     parser = Plan.parser("Agents that learn from every step once, as it comes.")
     path = carry_out(Plan.name, parser.parse(arguments), arguments, plan, Plan.read)
-    print(acting.table(read_results(path)))
+    print(end_of_run(read_results(path)))
     print(report(path))

@@ -18,11 +18,11 @@ import klopf as kl
 from klopf.experiments import learners, online, stepping
 from klopf.experiments.lines import Methods
 from klopf.experiments.plan import Running
-from klopf.experiments.results import LineResults, read_results
+from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.statistics import mean
-from klopf.experiments.tables import aligned, footing, over_runs
+from klopf.experiments.tables import end_of_run
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -130,22 +130,9 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     return Plan(settings, METHODS.lines(settings.method, "paper", of_methods), list(command))
 
 
-def table(lines: Sequence[LineResults]) -> str:
-    """Each line's error over the last third of the stream, and the step sizes at its end."""
-    rows = [["", "error", "step size, relevant", "irrelevant"]]
-    for line in lines:
-        last = -(-line.at.size // 3)
-        errors = mean(line.values["error"][:, -last:], axis=1)
-        cells = [over_runs(errors, "{:.2f}".format)]
-        for name in ("step_size_relevant", "step_size_irrelevant"):
-            cells.append(over_runs(line.values[name][:, -1], "{:.4f}".format))
-        rows.append([line.label, *cells])
-    return f"{aligned(rows)}\nerrors over the last third; {footing(lines)}"
-
-
 def command(arguments: Sequence[str]) -> None:
     """`klopf track`."""
     parser = Plan.parser("Tracking a target that drifts: do step sizes find out which inputs matter?")
     path = carry_out(Plan.name, parser.parse(arguments), arguments, plan, Plan.read)
-    print(table(read_results(path)))
+    print(end_of_run(read_results(path)))
     print(report(path))

@@ -1,0 +1,185 @@
+"""What an experiment is about: the column that counts, whether more of it is better, and its table.
+
+Tables, sensitivity curves and the choice of settings all ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klopf._core import Error
+from klopf.experiments.results import LineResults
+from klopf.experiments.statistics import interquartile_mean, mean
+
+Array = NDArray[np.float64]
+Form = Callable[[Any], str]
+Part = tuple[float, float]  # of the stream: from after the one share of it up to the other
+
+FIRST_TENTH, LAST_TENTH, LAST_THIRD, WHOLE = (0.0, 0.1), (0.9, 1.0), (2 / 3, 1.0), (0.0, 1.0)
+MANY = 12  # runs of which not every one is told
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of an experiment's table.
+
+    title: empty where the statistic's name is enough.  of: the values of a line's runs [R].
+    form: how a value is written.  text: how all of them are, where the column is no statistic with an
+    interval.
+    """
+
+    title: str
+    of: Callable[[LineResults], Array]
+    form: Form
+    text: Callable[[Array], str] | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The column of the results that an experiment is judged by.
+
+    higher: whether more is better.  title: of tables and axes.  factor: from the results to what is shown.
+    weights: the column that says how many of what is measured a value is the mean of.
+    part: of the stream, that methods are compared on; part_said: the same in words.
+    beside: other columns that tell this experiment from others.  columns: of its table; the first whose title
+    is `part_said`, or empty, is what is compared.
+    """
+
+    column: str
+    higher: bool
+    title: str
+    columns: tuple[Column, ...]
+    part: Part = LAST_TENTH
+    part_said: str = "last tenth"
+    remark: str = ""
+    factor: float = 1.0
+    weights: str | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def compared(self) -> Column:
+        """The column of its table that methods are compared by."""
+        return next(one for one in self.columns if one.title in (self.part_said, "", self.title))
+
+    def of(self, line: LineResults, part: Part | None = None) -> Array:
+        """What each run of a line achieved over a part of the stream [R]; NaN where nothing is there."""
+        found = over_part(line, self.column, part or self.part, self.weights)
+        return np.asarray(self.factor * found, dtype=np.float64)
+
+
+def over_part(line: LineResults, column: str, part: Part, weights: str | None = None) -> Array:
+    """A column's mean of each run over a part of the stream [R], weighted where it has weights.
+
+    The part is of what was measured so far; the row that it ends in where it has no row of its own.
+    """
+    last = int(line.at[-1])
+    begin, end = (round(share * last, 6) for share in part)
+    rows = (line.at > begin) & (line.at <= end)
+    if not rows.any():
+        rows[int(np.flatnonzero(line.at >= end)[0])] = True
+    values = line.values[column][:, rows]
+    if weights is None:
+        return mean(values, axis=1)
+    share = np.where(np.isfinite(values), line.values[weights][:, rows], 0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(values * share, axis=1) / share.sum(axis=1), dtype=np.float64)
+
+
+def _early_and_late(column: str, change: str, factor: float, form: Form) -> tuple[Column, ...]:
+    def early(line: LineResults) -> Array:
+        return np.asarray(factor * over_part(line, column, FIRST_TENTH))
+
+    def late(line: LineResults) -> Array:
+        return np.asarray(factor * over_part(line, column, LAST_TENTH))
+
+    return (
+        Column("first tenth", early, form),
+        Column("last tenth", late, form),
+        Column(change, lambda line: np.asarray(late(line) - early(line)), form),
+    )
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.1f}"
+
+
+def _error(value: Any) -> str:
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _middle(values: Array) -> str:
+    return _short(interquartile_mean(values)) if np.isfinite(values).any() else "-"
+
+
+def _each(values: Array) -> str:
+    each = np.sort(values[np.isfinite(values)])
+    spread = each if len(each) <= MANY else each[[0, -1]]
+    return ("  " if len(each) <= MANY else " to ").join(map(_short, spread))
+
+
+def _returns(line: LineResults) -> Array:
+    return over_part(line, "return", LAST_TENTH, "episodes")
+
+
+def _at_the_end(column: str) -> Callable[[LineResults], Array]:
+    return lambda line: line.values[column][:, -1]
+
+
+# The first that has what was measured.
+MEASURES = (
+    Measure(
+        "error",
+        False,
+        "error",
+        (
+            Column("error", lambda line: over_part(line, "error", LAST_THIRD), "{:.2f}".format),
+            Column("step size, relevant", _at_the_end("step_size_relevant"), "{:.4f}".format),
+            Column("irrelevant", _at_the_end("step_size_irrelevant"), "{:.4f}".format),
+        ),
+        part=LAST_THIRD,
+        part_said="last third",
+        remark="errors over the last third; ",
+        beside=("step_size_relevant", "step_size_irrelevant"),
+    ),
+    Measure("error", False, "error", _early_and_late("error", "rise", 1.0, _error)),
+    Measure(
+        "accuracy",
+        True,
+        "accuracy (%)",
+        _early_and_late("accuracy", "change", 100.0, _percent),
+        factor=100.0,
+    ),
+    Measure(
+        "return",
+        True,
+        "return",
+        (
+            Column("", _returns, _short),
+            Column("middle half", _returns, _short, _middle),
+            Column("of each run", _returns, _short, _each),
+        ),
+        remark="returns over the last tenth; ",
+        weights="episodes",
+    ),
+)
+
+
+def measure_of(line: LineResults) -> Measure:
+    """What the experiment of a line is judged by.  Raises kl.Error for one that is not known here."""
+    for measure in MEASURES:
+        if all(name in line.values for name in (measure.column, *measure.beside)):
+            return measure
+    raise Error(f"expected results that have one of {_known()}, got {', '.join(line.values)}")
+
+
+def _known() -> str:
+    return ", ".join(dict.fromkeys(measure.column for measure in MEASURES))
