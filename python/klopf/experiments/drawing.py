@@ -198,7 +198,7 @@ def draw(axes: Axes, look: Look, centres: Any, interval: Interval) -> None:
     """One line with its shade, through the points that are there."""
     from klopf.experiments.panels import keep
 
-    keep(axes, look.label, centres, interval)
+    keep(axes, look.line.label, centres, interval)
     there = np.isfinite(interval.centre)
     x = centres[there]
     few = len(x) <= 2
@@ -225,7 +225,7 @@ def draw_level(axes: Axes, look: Look, interval: Interval) -> None:
     """A line that is the same everywhere."""
     from klopf.experiments.panels import keep
 
-    keep(axes, look.label, None, interval)
+    keep(axes, look.line.label, None, interval)
     level_line(axes, float(interval.centre), f"{look.label} {interval.centre:.3g}", look.colour)
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from klopf.experiments.settings import written
 from klopf.experiments.statistics import Interval, Summary
 
 
 class Drawn(NamedTuple):
-    """One line of a panel.  x: None where it is the same everywhere."""
+    """One line of a panel.  x: numbers, or words; None where it is the same everywhere."""
 
     label: str
-    x: NDArray[np.float64] | None
+    x: Sequence[Any] | NDArray[np.float64] | None
     interval: Interval
 
 
@@ -50,8 +52,12 @@ def _text(lines: list[Drawn], summary: Summary) -> str:
     writer.writerow(["line", "x", summary.statistic, "low", "high", "runs"])
     for line in lines:
         columns = [np.atleast_1d(part).tolist() for part in line.interval]
-        places = [""] if line.x is None else [repr(at) for at in np.asarray(line.x, float).tolist()]
+        places = [""] if line.x is None else [_place(at) for at in line.x]
         for at, centre, low, high, runs in zip(places, *columns, strict=True):
             if runs:
                 writer.writerow([line.label, at, repr(centre), repr(low), repr(high), runs])
     return buffer.getvalue()
+
+
+def _place(at: Any) -> str:
+    return repr(float(at)) if isinstance(at, float) else written(at)

@@ -16,7 +16,8 @@ from klopf.experiments.figure_incremental import incremental_figure
 from klopf.experiments.figure_online import online_figure
 from klopf.experiments.figure_steps import read_step_sizes, steps_figure
 from klopf.experiments.results import read_settings, read_together, table_of
-from klopf.experiments.settings import Parser, option, option_of
+from klopf.experiments.sensitivity import sensitivity_figure
+from klopf.experiments.settings import Parser, option, option_of, written
 from klopf.experiments.statistics import Summary
 from klopf.files import atomic_write
 
@@ -52,6 +53,12 @@ class Settings:
     bin: int | None = option(
         None, "tasks, or measurements, averaged into one point (default: by their number)", minimum=1
     )
+    over: str | None = option(
+        None, "draw what methods achieve over a setting that was swept", placeholder="SETTING"
+    )
+    part: tuple[float, ...] | None = option(
+        None, "of the stream, for --over: from, to (default: what the table compares)", minimum=0
+    )
     step_sizes: int | None = option(
         None, "draw step sizes instead, those of this run one by one", minimum=0, placeholder="RUN"
     )
@@ -68,7 +75,10 @@ def command(arguments: Sequence[str]) -> None:
     run = given.pop("step_sizes", None)
     if run is None and len(folders) > 1 and "out" not in given:
         raise kl.Error("a figure of several folders needs --out")
-    out = given.pop("out", str(Path(folders[0]) / ("figure.png" if run is None else "step_sizes.png")))
+    name = (
+        "step_sizes" if run is not None else f"over_{_name(given['over'])}" if "over" in given else "figure"
+    )
+    out = given.pop("out", str(Path(folders[0]) / f"{name}.png"))
     if run is None:
         paths = plot(folders, out, **given)
     else:
@@ -90,17 +100,43 @@ def plot(
     statistic: str = "mean",
     interval: str = "se",
     bin: int | None = None,
+    over: str | None = None,
+    part: Sequence[float] | None = None,
     format: Sequence[str] = ("png", "svg"),
 ) -> list[Path]:
     """Draw the results of the folders into `out` and, beside it, in the other formats; returns the paths.
 
     statistic, interval: see `statistics`.  bin: tasks or measurements a point.  format: of `FORMATS`; that of
-    `out` is one of them in any case.  Raises kl.Error where there is nothing to draw.
+    `out` is one of them in any case.
+    over: a setting; what is drawn is then what lines achieve, by its value.  part: of the stream, from one
+    share of it to another.  Raises kl.Error where there is nothing to draw.
     """
-    looks = looks_of(read_together(folders))
-    counter = table_of(folders[0], read_settings(folders[0])).counter
+    lines = read_together(folders)
     summary = Summary(statistic, interval)
+    if over is not None:
+        if published or bin is not None:
+            raise kl.Error(f"--over goes without {'--published' if published else '--bin'}")
+        setting, share = _name(over), _share(part)
+        return _saved(out, lambda: sensitivity_figure(lines, setting, share, summary), format, summary)
+    if part is not None:
+        raise kl.Error("--part is an option of --over")
+    looks = looks_of(lines)
+    counter = table_of(folders[0], read_settings(folders[0])).counter
     return _saved(out, lambda: FIGURES[counter](looks, summary, bin, published), format, summary)
+
+
+def _name(setting: str) -> str:
+    """A setting's name, if it was written as its option."""
+    return setting.removeprefix("--").replace("-", "_")
+
+
+def _share(part: Sequence[float] | None) -> tuple[float, float] | None:
+    """From and to which share of the stream."""
+    if part is None:
+        return None
+    if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
+        raise kl.Error(f"--part must be two numbers from 0 to 1, the first below, got {written(list(part))}")
+    return float(part[0]), float(part[1])
 
 
 def plot_step_sizes(
