@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         path.name: path.read_bytes()
         for path in sorted(folder.iterdir())
-        if path.name not in ("timings.json", "checkpoint.safetensors")
+        if path.is_file() and path.name not in ("timings.json", "checkpoint.safetensors")
     }
     arrays, about = checkpoints.read(folder / "checkpoint.safetensors")
     found["checkpoint"] = about, {name: (array.dtype, array.tobytes()) for name, array in arrays.items()}

@@ -8,7 +8,7 @@ import platform
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -19,6 +19,7 @@ from klopf.experiments.lines import Line, Method, Methods
 from klopf.experiments.place import OPERATIONAL, Where
 from klopf.experiments.results import SETTINGS, Table, read_settings
 from klopf.experiments.settings import Parser, frozen, option, restored
+from klopf.experiments.tune import Tuning, checked
 
 if TYPE_CHECKING:
     from klopf.experiments.session import Experiment
@@ -50,6 +51,8 @@ class Plan(ABC, Generic[Asked, Method]):
 
     name: of the experiment, which is its command's.  kind: of the settings.  methods: that it knows.
     command: the words of the command line, for the settings file.
+    tuning: of a first stage, where it ends and what comes next; selection: of a second, how its lines were
+    chosen; see `tune`.
     """
 
     name: ClassVar[str]
@@ -59,11 +62,28 @@ class Plan(ABC, Generic[Asked, Method]):
     settings: Asked
     lines: list[Line[Method]]
     command: list[str]
+    tuning: dict[str, Any] | None = field(default=None, kw_only=True)
+    selection: dict[str, Any] | None = field(default=None, kw_only=True)
 
     @property
     def seeds(self) -> list[int]:
         """One seed a run."""
         return [self.settings.seed + run for run in range(self.settings.runs)]
+
+    @property
+    def length(self) -> int:
+        """Of the whole stream, in what the table counts."""
+        return int(getattr(self.settings, f"{self.table.counter}s"))
+
+    @property
+    def until(self) -> int | None:
+        """After how many rows, of all lines together, a first stage ends."""
+        return None if self.tuning is None else int(self.tuning["rows"]) * len(self.lines)
+
+    def _stages(self) -> dict[str, Any]:
+        """Entries of settings.json where settings are chosen first."""
+        stages = {"tuning": self.tuning, "selection": self.selection}
+        return {name: entry for name, entry in stages.items() if entry is not None}
 
     @property
     @abstractmethod
@@ -92,6 +112,7 @@ class Plan(ABC, Generic[Asked, Method]):
             "seeds": self.seeds,
             "table": self.table.describe(),
             **self.more(),
+            **self._stages(),
             "versions": {
                 "klopf": kl.__version__,
                 "numpy": np.__version__,
@@ -109,7 +130,13 @@ class Plan(ABC, Generic[Asked, Method]):
             if name not in (*OPERATIONAL, "device", "precision")
         }
         lines = [line.describe() for line in self.lines]
-        whole = {"settings": settings, "lines": lines, "table": self.table.describe(), **self.more()}
+        whole = {
+            "settings": settings,
+            "lines": lines,
+            "table": self.table.describe(),
+            **self.more(),
+            **self._stages(),
+        }
         decided: dict[str, Any] = json.loads(json.dumps(whole))
         return decided
 
@@ -128,6 +155,9 @@ class Plan(ABC, Generic[Asked, Method]):
             lines = [cls.methods.line_of(line) for line in described["lines"]]
             command = shlex.split(described["command"])[1:]
             rest = cls.rest(described)
+            for stage in ("tuning", "selection"):
+                if stage in described:
+                    rest[stage] = checked(described[stage]) if stage == "tuning" else described[stage]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
         made = cls(dataclasses.replace(settings, **changed), lines, command, **rest)
@@ -160,7 +190,7 @@ class Plan(ABC, Generic[Asked, Method]):
         running = [field.name for field in dataclasses.fields(Running)]
         parser.add_settings(Where)
         parser.add_settings(cls.kind, leave_out=running)
-        for kind in (Running, *others):
+        for kind in (Running, Tuning, *others):
             parser.add_settings(kind)
         group = parser.add_argument_group("settings of the methods (with several values: one line each)")
         for asked in cls.methods.options().values():

@@ -35,6 +35,13 @@ class Progress:
             )
             self._describe()
 
+    def limit(self, count: int) -> None:
+        """There are only so many to do."""
+        self._count = count
+        if self._bar is not None:
+            self._bar.total = count * self._each
+            self._bar.refresh()
+
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:

@@ -71,9 +71,10 @@ class Folder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def refuse_results(self) -> None:
-        """Error where an experiment was begun here."""
-        if (self / SETTINGS).exists() or (self / RESULTS).exists():
+    def refuse_results(self, *stages: Path) -> None:
+        """Error where an experiment was begun here, or a stage of it in its folder."""
+        places = (self.path, *stages)
+        if any((place / name).exists() for place in places for name in (SETTINGS, RESULTS)):
             raise Error(
                 f"{self.path} already has results; choose another --out, go on with --resume {self.path}, "
                 "or give --overwrite"

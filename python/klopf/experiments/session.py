@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import klopf as kl
+from klopf.experiments import tune
 from klopf.experiments.place import resumable, taken_from
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record, Recorded
@@ -36,11 +37,15 @@ class Experiment(Recorded, Protocol):
         """Everything that is left to do."""
 
 
+class Enough(Exception):
+    """What was to be done of an experiment is done."""
+
+
 class Session:
     """Signals, progress, checkpoints and timings of one sitting; leaving it well writes the last checkpoint.
 
     program: what the person has to type, with --resume FOLDER, to go on after a stop.
-    checkpoint_every: seconds between checkpoints.
+    checkpoint_every: seconds between checkpoints.  until: rows of the record after which it is enough.
     """
 
     def __init__(
@@ -52,10 +57,11 @@ class Session:
         *,
         program: str,
         checkpoint_every: float,
+        until: int | None = None,
     ) -> None:
         self.progress, self._stop = progress, stop
         self._folder, self._experiment = folder, experiment
-        self._program, self._checkpoint_every = program, checkpoint_every
+        self._program, self._checkpoint_every, self._until = program, checkpoint_every, until
         self._pace: dict[int, float] = {}  # seconds that an epoch or a step takes, by line
         before = folder.read_timings().get("seconds", {})
         self._seconds: dict[str, float] = {name: float(value) for name, value in before.items()}
@@ -74,7 +80,10 @@ class Session:
             self._checkpoint()
 
     def serve(self) -> None:
-        """Write a checkpoint if it is time to; after a signal write it in any case and raise Stopped."""
+        """Write a checkpoint if it is time to; after a signal write it in any case and raise Stopped.
+
+        Raises Enough where no more is to be done.
+        """
         if self._stop.received is not None:
             self._checkpoint()
             self.progress.close()
@@ -83,6 +92,8 @@ class Session:
                 f"stopped ({name}); resume with {self._program} --resume {self._folder.path}",
                 self._stop.received,
             )
+        if self._until is not None and len(self._experiment.record.rows) >= self._until:
+            raise Enough
         if time.monotonic() - self._saved > self._checkpoint_every:
             self._checkpoint()
 
@@ -144,18 +155,24 @@ def hold(
         else:
             folder.create(plan.describe(), overwrite=overwrite)
         folder.begin_results(plan.table, [line.describe() for line in plan.lines], plan.seeds, record.rows)
-        every = settings.checkpoint_every
+        every, until = settings.checkpoint_every, plan.until
+        progress = experiment.progress()
+        if plan.tuning is not None:
+            rows = plan.tuning["rows"]
+            progress.limit(plan.table.at(rows - 1) if plan.table.counter == "step" else rows)
         with Session(
-            folder, experiment, experiment.progress(), stop, program=program, checkpoint_every=every
+            folder, experiment, progress, stop, program=program, checkpoint_every=every, until=until
         ) as session:
             before = len(record.rows)
             try:
-                experiment.run(folder, session)
+                with suppress(Enough):
+                    if until is None or before < until:
+                        experiment.run(folder, session)
             except (kl.Error, MemoryError):
                 if not resume and not record.rows and record.done == 0:
                     folder.discard()  # so that the same command, mended, finds the folder free
                 raise
-            if len(record.rows) == before:
+            if len(record.rows) == before and until is None:
                 session.progress.note(f"{path} was finished: nothing is left to do")
     if settings.figure:
         from klopf.experiments.plot import plot
@@ -168,20 +185,25 @@ def carry_out(
     given: dict[str, Any],
     arguments: Sequence[str],
     plan: Callable[[Mapping[str, Any], Sequence[str]], Plan[Any, Any]],
-    planned: Callable[[str, Mapping[str, Any]], Plan[Any, Any]],
+    planned: Callable[[str | Path, Mapping[str, Any]], Plan[Any, Any]],
 ) -> str:
     """The command of an experiment: begins it, or goes on; the results folder.
 
     given: the options that were given.  plan: for them and the words of the command line.
     planned: for a results folder and the options that are to differ.  Raises as `hold` does.
     """
-    where = taken_from(given)
+    where, program = taken_from(given), f"klopf {name}"
     if where.resume is not None:
         changed = resumable(given, where)
-        hold(planned(where.resume, changed), where.resume, resume=True, program=f"klopf {name}")
+        if not tune.going_on(where.resume, lambda inner: planned(inner, changed), hold, program):
+            hold(planned(where.resume, changed), where.resume, resume=True, program=program)
         return where.resume
-    path = where.out or free_folder(f"results/{name}")
-    hold(plan(given, [name, *arguments]), path, overwrite=where.overwrite, program=f"klopf {name}")
+    tuning = tune.taken_from(given)
+    path, whole = where.out or free_folder(f"results/{name}"), plan(given, [name, *arguments])
+    if tuning is None:
+        hold(whole, path, overwrite=where.overwrite, program=program)
+    else:
+        tune.begin(whole, tuning, path, hold, program, where.overwrite)
     return path
 
 
