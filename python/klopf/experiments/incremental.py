@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import klopf as kl
+from klopf.experiments import tables as words
 from klopf.experiments import tasks
 from klopf.experiments.methods import IMAGE_METHODS, OURS, SPELLED, NetworkSize
 from klopf.experiments.results import LineResults, Table, read_results
@@ -27,7 +28,7 @@ from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.statistics import Summary
 from klopf.experiments.stream import GrowingStream, Task
-from klopf.experiments.tables import Cell, Table, cell_of, footing
+from klopf.experiments.tables import Cell, cell_of, footing
 
 # Weight decay, noise and replacement are the published ones; the step size is ours, as the network is.
 DECAY = {"weight_decay": 5e-4}
@@ -184,7 +185,7 @@ def scratch_of(line: LineResults, lines: Sequence[LineResults]) -> LineResults |
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's accuracy at the first and at the last step, in percent, and that less scratch's."""
     summary = Summary()
-    made = Table("accuracy (%)", [], lines, [[] for _ in lines], summary, footing(lines, summary))
+    made = words.Table("accuracy (%)", [], lines, [[] for _ in lines], summary, footing(lines, summary))
     for step in (0, -1):
         values = [100 * line.values["accuracy"][:, step] for line in lines]
         made.add(f"{lines[0].at[step]} classes", [cell_of(one, "{:.1f}".format, summary) for one in values])

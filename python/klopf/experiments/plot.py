@@ -78,7 +78,8 @@ def command(arguments: Sequence[str]) -> None:
     name = (
         "step_sizes" if run is not None else f"over_{_name(given['over'])}" if "over" in given else "figure"
     )
-    out = given.pop("out", str(Path(folders[0]) / f"{name}.png"))
+    kind = next((one for one in given.get("format", ()) if one in METADATA), "png")
+    out = given.pop("out", str(Path(folders[0]) / f"{name}.{kind}"))
     if run is None:
         paths = plot(folders, out, **given)
     else:

@@ -86,7 +86,9 @@ class Folder:
         self.lock()
         if not overwrite:
             self.refuse_results()
-        for name in (CHECKPOINT, RESULTS, TIMINGS, f"{FIGURE}.png", f"{FIGURE}.svg", SETTINGS):
+        figures = [path.name for path in sorted(self.path.glob(f"{FIGURE}-*.csv"))]
+        figures += [f"{FIGURE}.{kind}" for kind in ("png", "svg", "pdf")]
+        for name in (CHECKPOINT, RESULTS, TIMINGS, *figures, SETTINGS):
             with suppress(FileNotFoundError):
                 (self / name).unlink()
         self._write_json(SETTINGS, settings)
