@@ -30,7 +30,7 @@ from klopf.experiments.permuted_stream import Images, Permuted, PermutedStream
 from klopf.experiments.results import LineResults, read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
-from klopf.experiments.tables import end_of_run
+from klopf.experiments.tables import table_of_lines
 
 # What the public code compares all methods with, without momentum; of methods that it lacks they are ours.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -194,7 +194,9 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
 
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's online accuracy in the first and in the last tenth of the tasks, in percent."""
-    return end_of_run(lines)
+    made = table_of_lines(lines)
+    made.title = "online accuracy (%)"
+    return str(made)
 
 
 def command(arguments: Sequence[str]) -> None:
