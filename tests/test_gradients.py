@@ -234,13 +234,18 @@ def least_batch(case: str) -> int:
     return 7 if case.startswith("BatchNorm") else 1
 
 
+def tolerance(case: str) -> float:
+    """Of gradients: normalised batches of seven make more of a rounding."""
+    return 5e-5 if case.startswith("BatchNorm") else BACKWARD_TOLERANCE
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_central_differences(case: str) -> None:
     specs, shape = CASES[case]
     passes = Passes(specs, shape, runs=2, batch=max(2, least_batch(case)), exact=False)
     for run in range(2):
         for name, expected in passes.differences(run).items():
-            assert passes.error(run, name, expected) < BACKWARD_TOLERANCE, (run, name)
+            assert passes.error(run, name, expected) < tolerance(case), (run, name)
 
 
 @pytest.mark.parametrize("runs", [1, 3])
@@ -250,7 +255,7 @@ def test_matches_reference(case: str, batch: int, runs: int) -> None:
     if batch < least_batch(case):
         pytest.skip("of few samples BatchNorm makes nearly the same numbers, whatever they are")
     passes = Passes(*CASES[case], runs=runs, batch=batch, exact=False)
-    check(passes, FORWARD_TOLERANCE, BACKWARD_TOLERANCE)
+    check(passes, FORWARD_TOLERANCE, tolerance(case))
 
 
 @pytest.mark.parametrize("case", LARGE_CASES)
