@@ -13,7 +13,10 @@ Opened::Opened(const Case& of, int runs, const std::string& device, const std::s
   Program observe, update;
   Recording recording{*net_, layout_, memory, tape, observe, update, step, alive_};
   Optimizer optimizer = of.optimizer;
-  std::visit([](auto& o) { o.step_size = 1e-12; }, optimizer);  // weights stay where they are, however often one update is played
+  const auto hold = [](auto& o) {
+    if constexpr (requires { o.step_size; }) o.step_size = 1e-12;
+  };
+  std::visit(hold, optimizer);  // weights stay where they are, however often one update is played
   klopf::record(optimizer, recording);
   for (const Rule& rule : of.rules) klopf::record(rule, recording);
   update.push_back(Advance{step});
