@@ -6,7 +6,7 @@
 // SNR (Farias and Jozefiak 2024): a unit is replaced when it is silent for longer than most of its own silences were.
 namespace klopf {
 
-// Silences are counted in bins: exactly up to 8 samples, then eight bins to each doubling.
+// Silences are counted in bins: below 16 samples each for itself, then eight bins to each doubling.
 constexpr int32_t silence_bins = 8 * 29;
 KLOPF_FN int32_t silence_bin(int32_t samples) {
   int32_t octave = 0;
