@@ -71,6 +71,7 @@ class StreamAgent {
   void follow(const TraceLearner& first, const TraceLearner& then) const;
   void update(const Plays& plays);
   void look(Plays& plays, int run) const;
+  void look_again();
   void act(const Plays& plays) const;
   void check_size(const double* observations, int64_t count) const;
   void see(int run, const double* observation, float* out);
