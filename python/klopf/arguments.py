@@ -12,6 +12,8 @@ from klopf._core import Error
 _SHORT = {  # how types are called in messages
     "typing.SupportsInt | typing.SupportsIndex": "int",
     "klopf._core.": "",
+    "HostOptimizer": "StepSizeRule",
+    "HostRule": "UnitRule",
     "collections.abc.": "",
     "numpy.typing.": "",
 }
