@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import klopf as kl
 from experiments import killed_and_resumed
 from klopf.cli import main
-from klopf.experiments import learners, regression, track
+from klopf.experiments import regression, track
 from klopf.experiments.figure_steps import read_step_sizes
 from klopf.experiments.results import read_results
 
@@ -36,6 +37,7 @@ OPTIMIZERS = {
     "meta-optimize": kl.MetaOptimize,
 }
 RULES = {"cbp": kl.ContinualBackprop, "noise": kl.ShrinkAndPerturb, "redo": kl.ReDo, "snr": kl.SNR}
+NAMED = ("linear", "l2", "l2-init", "layernorm", "layernorm+l2", "dropout", "snp")  # of regression
 REPLACING = ["--replacement-rate", "0.01", "--period", "20", "--silence", "10"]
 
 
@@ -80,14 +82,36 @@ def test_runs_that_give_out_are_told(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_methods_are_optimizers_and_rules() -> None:
-    assert len(learners.KINDS) == len(OPTIMIZERS) * (1 + len(RULES))
-    for name, kind in learners.KINDS.items():
+    combined = {name: kind for name, kind in regression.KINDS.items() if name not in NAMED}
+    assert len(combined) == len(OPTIMIZERS) * (1 + len(RULES))
+    for name, kind in combined.items():
         made: Any = kind()
         assert made.name == name
         words = name.split("+")
         optimizer = next((OPTIMIZERS[word] for word in words if word in OPTIMIZERS), kl.SGD)
         assert type(made.optimizer()) is optimizer
         assert [type(one) for one in made.rules()] == [RULES[word] for word in words if word in RULES]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_methods_by_other_names(name: str) -> None:
+    """Are backprop with other settings."""
+    made = regression.METHODS.resolve(name, "authors", {})
+    assert made.name == name
+    s = {**asdict(made)} if name != "linear" else {"normalisation": "none", "dropout": 0.0, **asdict(made)}
+    optimizer: Any = made.optimizer()
+    assert isinstance(optimizer, kl.SGD) and optimizer.step_size == s["step_size"] == 0.01
+    assert (s["weight_decay"] > 0) == (name in ("l2", "l2-init", "layernorm+l2", "snp"))
+    assert (s["decay_to"] == "initial") == (name == "l2-init")
+    assert (s["normalisation"] == "layernorm") == name.startswith("layernorm")
+    assert (s["dropout"] > 0) == (name == "dropout")
+    assert [type(rule) for rule in made.rules()] == ([kl.ShrinkAndPerturb] if name == "snp" else [])
+    if isinstance(made, regression.Deep):
+        kinds = [type(layer).__name__ for layer in made.layers((5, 4))]
+        block = ["Linear", "LayerNorm", "ReLU", "Dropout"]
+        left = {"LayerNorm"} if s["normalisation"] == "none" else set()
+        left |= {"Dropout"} if s["dropout"] == 0 else set()
+        assert kinds == [kind for kind in block if kind not in left] * 2 + ["Linear"]
 
 
 def test_picture_of_step_sizes(capsys: pytest.CaptureFixture[str]) -> None:

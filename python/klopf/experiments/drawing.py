@@ -14,6 +14,7 @@ import numpy as np
 
 from klopf.experiments.results import LineResults
 from klopf.experiments.statistics import Interval, Summary, binned
+from klopf.experiments.supervised import named_after
 from klopf.experiments.tables import number_of_runs
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from klopf.experiments.panels import Sheet
+
+Panel = tuple[str, str, float]  # column, title, factor
 
 FEW = 10  # points that are marked one by one
 
@@ -154,10 +157,8 @@ def _header(
     count = number_of_runs(runs)
     said = f"{summary.said} of {count}, shaded: {summary.interval_said}" if runs[-1] > 1 else "a single run"
     said += f"; {remark}" if remark else ""
+    left, top = _titled(figure, title, said)
     height = figure.get_figheight()
-    left, top = 0.075, 1 - 0.16 / height
-    figure.text(left, top, title, fontsize=12.5, weight="bold", color=INK, va="top")
-    figure.text(left, top - 0.27 / height, said, fontsize=9, color=FAINT, va="top")
     handles = [
         Line2D(
             [],
@@ -186,6 +187,38 @@ def _header(
     )
 
 
+def _titled(figure: Figure, title: str, said: str) -> tuple[float, float]:
+    """Title and a line of text below; where they begin."""
+    height = figure.get_figheight()
+    left, top = 0.075, 1 - 0.16 / height
+    figure.text(left, top, title, fontsize=12.5, weight="bold", color=INK, va="top")
+    figure.text(left, top - 0.27 / height, said, fontsize=9, color=FAINT, va="top")
+    return left, top
+
+
+def rows_frame(
+    title: str, said: str, rows: int, widths: Sequence[float], right: float = 0.985
+) -> tuple[Figure, Any]:
+    """A figure with its title, and places for panels of these widths in each of so many rows."""
+    from matplotlib.figure import Figure
+
+    height = 1.0 + 2.3 * rows
+    figure = Figure(figsize=(10.0, height), facecolor="white")
+    left, _ = _titled(figure, title, said)
+    grid = figure.add_gridspec(
+        rows,
+        len(widths),
+        width_ratios=widths,
+        left=left,
+        right=right,
+        bottom=0.5 / height,
+        top=1 - 0.85 / height,
+        hspace=0.5,
+        wspace=0.3,
+    )
+    return figure, grid
+
+
 def binned_interval(look: Look, values: Any, width: int, summary: Summary) -> tuple[Any, Interval]:
     """The middles of bins of `width` rows, as the counter says, and the interval of the means in them,
     over runs."""
@@ -199,14 +232,19 @@ def draw(axes: Axes, look: Look, centres: Any, interval: Interval) -> None:
     from klopf.experiments.panels import keep
 
     keep(axes, look.line.label, centres, interval)
+    band(axes, centres, interval, look.colour, look.dashes)
+
+
+def band(axes: Axes, x: Any, interval: Interval, colour: str, dashes: Any = "-") -> None:
+    """A line with its shade; few points are marked."""
     there = np.isfinite(interval.centre)
-    x = centres[there]
+    x = x[there]
     few = len(x) <= 2
     axes.plot(
         x,
         interval.centre[there],
-        color=look.colour,
-        linestyle=look.dashes,
+        color=colour,
+        linestyle=dashes,
         marker="o" if few or len(x) <= FEW else "",
         markersize=3.2,
         zorder=3,
@@ -214,10 +252,10 @@ def draw(axes: Axes, look: Look, centres: Any, interval: Interval) -> None:
     if few:
         low, high = interval.centre - interval.low, interval.high - interval.centre
         axes.errorbar(
-            x, interval.centre[there], [low[there], high[there]], color=look.colour, linestyle="", zorder=2
+            x, interval.centre[there], [low[there], high[there]], color=colour, linestyle="", zorder=2
         )
     else:
-        shade: dict[str, Any] = {"color": look.colour, "alpha": 0.18, "linewidth": 0, "zorder": 2}
+        shade: dict[str, Any] = {"color": colour, "alpha": 0.18, "linewidth": 0, "zorder": 2}
         axes.fill_between(x, interval.low[there], interval.high[there], **shade)
 
 
@@ -260,11 +298,18 @@ def marks(colour: str) -> dict[str, Any]:
     }
 
 
+def panels_of(panels: Sequence[Panel], looks: Sequence[Look]) -> list[Panel]:
+    """Those that some line has something to show in, and one for each metric of one's own."""
+    own = [named_after(word) for look in looks for word in look.line.experiment.get("metric", ())]
+    every = [*panels, *((name, name, 1.0) for name in dict.fromkeys(own))]
+    return [panel for panel in every if any(has(look, panel[0]) for look in looks)]
+
+
 def units_panels(
     figure: Figure,
     place: Any,
     looks: list[Look],
-    panels: Sequence[tuple[str, str, float]],
+    panels: Sequence[Panel],
     width: int,
     summary: Summary,
     finish: Callable[[Axes, str], None],
@@ -274,7 +319,7 @@ def units_panels(
     for index, (name, title, factor) in enumerate(panels):
         axes = figure.add_subplot(below[index], label=name)
         for look in looks:
-            if name in look.line.values and has(look, name):
+            if has(look, name):
                 draw(axes, look, *binned_interval(look, factor * look.line.values[name], width, summary))
         axes.set_title(title)
         if name.endswith("dormant_rate"):
@@ -295,4 +340,4 @@ def count_axis(axes: Axes, last: int, counted: str) -> None:
 
 def has(look: Look, name: str) -> bool:
     """Whether a line has this to show."""
-    return bool(np.isfinite(look.line.values[name]).any())
+    return name in look.line.values and bool(np.isfinite(look.line.values[name]).any())

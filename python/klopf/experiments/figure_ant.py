@@ -16,8 +16,8 @@ from klopf.experiments.drawing import (
     count_axis,
     draw,
     frame,
-    has,
     marks,
+    panels_of,
     units_panels,
 )
 from klopf.experiments.published import curves, published_points
@@ -40,7 +40,7 @@ def ant_figure(looks: list[Look], summary: Summary, bin: int | None, published: 
     rows = max(len(look.line.at) for look in looks)
     steps = max(int(look.line.at[-1]) for look in looks)
     width = bin or max(1, round(rows / POINTS))
-    panels = [panel for panel in _PANELS if any(has(look, panel[0]) for look in looks)]
+    panels = panels_of(_PANELS, looks)
     labels = [look.label for look in looks]
     if published:
         if not any(_published("ant_return", look, steps) for look in looks):

@@ -13,9 +13,9 @@ from klopf.experiments.drawing import (
     draw,
     draw_level,
     frame,
-    has,
     level_line,
     marks,
+    panels_of,
     units_panels,
 )
 from klopf.experiments.published import curves, published_curve
@@ -36,7 +36,8 @@ def imagenet_figure(looks: list[Look], interval: Summary, bin: int | None, publi
         raise Error("--published: there are curves of Continual ImageNet and of Ant only")
     tasks = max(look.line.values["accuracy"].shape[1] for look in looks)
     width = bin or _bin_width(tasks)
-    panels = [panel for panel in UNIT_PANELS if any(has_units(look, panel[0]) for look in looks)]
+    deep = [look for look in looks if look.line.method != "linear"]  # that appears as a horizontal line only
+    panels = panels_of(UNIT_PANELS, deep)
     labels = [look.label for look in looks] + ([f"published ({curves()['runs']} runs)"] if published else [])
     remark = (
         f"beyond the first {FIRST_TASKS} tasks in bins of {width}"
@@ -57,8 +58,7 @@ def imagenet_figure(looks: list[Look], interval: Summary, bin: int | None, publi
         whole.set_title(f"all {tasks:,} tasks")
         whole.tick_params(labelleft=False)
     if panels:
-        shown = [look for look in looks if look.line.method != "linear"]
-        units_panels(figure, grid[1], shown, panels, width, interval, lambda axes, _: _task_axis(axes, tasks))
+        units_panels(figure, grid[1], deep, panels, width, interval, lambda axes, _: _task_axis(axes, tasks))
     return figure
 
 
@@ -67,11 +67,6 @@ UNIT_PANELS = (
     ("effective_rank", "effective rank of the last hidden layer", 1.0),
     ("weight_magnitude", "mean weight magnitude", 1.0),
 )
-
-
-def has_units(look: Look, name: str) -> bool:
-    """The linear baseline appears as a horizontal line only."""
-    return look.line.method != "linear" and has(look, name)
 
 
 def _accuracy(

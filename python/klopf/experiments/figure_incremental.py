@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klopf._core import Error
-from klopf.experiments.drawing import FAINT, Look, binned_interval, draw, frame, units_panels
-from klopf.experiments.figure_imagenet import UNIT_PANELS, has_units
+from klopf.experiments.drawing import FAINT, Look, binned_interval, draw, frame, panels_of, units_panels
+from klopf.experiments.figure_imagenet import UNIT_PANELS
 from klopf.experiments.incremental import scratch_of
 from klopf.experiments.statistics import Summary
 
@@ -22,7 +22,7 @@ def incremental_figure(looks: list[Look], interval: Summary, bin: int | None, pu
     width = bin or 1
     pairs = [(look, scratch_of(look.line, [other.line for other in looks])) for look in looks]
     compared = [(look, scratch) for look, scratch in pairs if scratch is not None]
-    panels = [panel for panel in UNIT_PANELS if any(has_units(look, panel[0]) for look in looks)]
+    panels = panels_of(UNIT_PANELS, looks)
     remark = f"means over {width} steps" if width > 1 else ""
     labels = [look.label for look in looks]
     figure, grid = frame("Accuracy on all classes so far", remark, looks, labels, interval, bool(panels))

@@ -11,7 +11,7 @@ from klopf.experiments.drawing import (
     count_axis,
     draw,
     frame,
-    has,
+    panels_of,
     units_panels,
 )
 from klopf.experiments.statistics import Summary
@@ -37,11 +37,7 @@ def online_figure(looks: list[Look], summary: Summary, bin: int | None, publishe
     rows = max(len(look.line.at) for look in looks)
     last = max(int(look.line.at[-1]) for look in looks)
     width = bin or max(1, round(rows / POINTS))
-    panels = [
-        panel
-        for panel in _PANELS
-        if any(panel[0] in look.line.values and has(look, panel[0]) for look in looks)
-    ]
+    panels = panels_of(_PANELS, looks)
     tracked = any("step_size_relevant" in look.line.values for look in looks)
     remark = f"means over {width} measurement{'s' if width > 1 else ''}"
     labels = [look.label for look in looks]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 import klopf as kl
-from klopf.experiments.drawing import FAINT, INK, PALETTE
-from klopf.experiments.plan import Plan
-from klopf.experiments.results import CHECKPOINT, read_settings
+from klopf.experiments.drawing import PALETTE, rows_frame
+from klopf.experiments.standing import learners_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,33 +21,19 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 
 
-def plans() -> dict[str, type[Plan[Any, Any]]]:
-    """Of experiments whose methods may have step sizes that follow from what is learned."""
-    from klopf.experiments import imagenet, regression, stream_agents, track
-
-    return {one.Plan.name: one.Plan for one in (imagenet, regression, stream_agents, track)}
-
-
 def read_step_sizes(folder: str | Path) -> dict[str, dict[str, Array]]:
     """By line and layer, [R, units, weights of each], of the last checkpoint of a results folder; NaN in runs
     that no longer learn.
 
     Raises kl.Error where no line has any.
     """
-    name = read_settings(folder).get("experiment")
-    if name not in plans():
-        raise kl.Error(f"step sizes are those of {', '.join(plans())}, got a folder of {name}")
-    plan = plans()[name].read(folder, {})
-    experiment = plan.experiment()
-    experiment.record.load(Path(folder) / CHECKPOINT, experiment)
     found = {}
-    for line, part in zip(plan.lines, experiment.parts, strict=True):
-        learner: Any = getattr(part, "agent", part)
+    for label, learner in learners_of(folder, "step sizes"):
         try:
             sizes = learner.step_sizes()
         except kl.Error:
             continue
-        found[line.label] = {
+        found[label] = {
             key.removesuffix(".weight"): np.where(
                 learner.alive[:, None, None], values.reshape(*values.shape[:2], -1), np.nan
             )
@@ -66,7 +51,6 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
     Of a layer with one unit the picture has a row for each run.
     """
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     layers = max(len(of_line) for of_line in sizes.values())
@@ -77,23 +61,8 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
     if high < 10 * low:  # a decade at least, so that equal ones look equal
         low, high = np.sqrt(low * high / 10), np.sqrt(low * high * 10)
     norm = LogNorm(low, high)
-    height = 1.0 + 2.3 * len(sizes)
-    figure = Figure(figsize=(10.0, height), facecolor="white")
-    left, top = 0.075, 1 - 0.16 / height
-    figure.text(left, top, "Step sizes", fontsize=12.5, weight="bold", color=INK, va="top")
     said = f"distributions over all runs; every one of run {run}, or of all runs where a unit is alone"
-    figure.text(left, top - 0.27 / height, said, fontsize=9, color=FAINT, va="top")
-    grid = figure.add_gridspec(
-        len(sizes),
-        layers + 1,
-        width_ratios=[1.3] + [1] * layers,
-        left=left,
-        right=0.92,
-        bottom=0.5 / height,
-        top=1 - 0.85 / height,
-        hspace=0.5,
-        wspace=0.3,
-    )
+    figure, grid = rows_frame("Step sizes", said, len(sizes), [1.3] + [1] * layers, right=0.92)
     for row, (label, of_line) in enumerate(sizes.items()):
         _histogram(figure.add_subplot(grid[row, 0]), label, of_line, low, high)
         for column, (layer, values) in enumerate(of_line.items(), 1):
@@ -110,6 +79,7 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
             axes.set_xlabel("weight")
             axes.set_ylabel("run" if alone else "unit")
             axes.grid(False)
+    height = figure.get_figheight()
     bar = figure.add_axes((0.935, 0.5 / height, 0.012, 1 - 1.35 / height))
     figure.colorbar(image, cax=bar)
     _tick(bar.yaxis, low, high)

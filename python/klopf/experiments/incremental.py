@@ -93,7 +93,7 @@ class Plan(tasks.Plan):
     @property
     def table(self) -> Table:
         """One row a step, which says how many classes there are."""
-        return Table(self.measured, "classes", self.settings.classes_per_step, self.settings.classes)
+        return Table(self.columns, "classes", self.settings.classes_per_step, self.settings.classes)
 
     @property
     def tasks(self) -> int:

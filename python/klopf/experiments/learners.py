@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import klopf as kl
-from klopf.experiments.stepping import OPTIMIZERS, combinations
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class OnlineMethod:
         init: str,
         device: str,
         precision: str,
+        events: int = 0,
     ) -> kl.Learner:
         """A learner with one run for each seed."""
         network = kl.Network(
@@ -44,7 +44,4 @@ class OnlineMethod:
             device=device,
             precision=precision,
         )
-        return kl.Learner(network, loss=loss, optimizer=self.optimizer(), rules=self.rules())
-
-
-KINDS = combinations(OnlineMethod, OPTIMIZERS)
+        return kl.Learner(network, loss=loss, optimizer=self.optimizer(), rules=self.rules(), events=events)

@@ -90,6 +90,7 @@ class ImageMethod:
         seeds: Sequence[int],
         device: str,
         precision: str = "float32",
+        events: int = 0,
     ) -> kl.Learner:
         """A learner with one run for each seed."""
         network = kl.Network(
@@ -101,7 +102,9 @@ class ImageMethod:
             device=device,
             precision=precision,
         )
-        return kl.Learner(network, loss="cross_entropy", optimizer=self.optimizer(), rules=self.rules())
+        return kl.Learner(
+            network, loss="cross_entropy", optimizer=self.optimizer(), rules=self.rules(), events=events
+        )
 
     def begin_task(self, learner: kl.Learner, task: int, new_heads: bool = True) -> None:
         """What happens before task number `task` (from 0); momentum is kept.

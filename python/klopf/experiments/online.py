@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 import klopf as kl
 from klopf.experiments import plan as plans
+from klopf.experiments.events import EventLog
 from klopf.experiments.learners import OnlineMethod
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
 from klopf.experiments.results import Folder, Table
 from klopf.experiments.session import Session
 from klopf.experiments.statistics import mean
+from klopf.experiments.supervised import OwnMetrics, kept_in_mind, with_own
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -36,6 +38,7 @@ class Stream(Protocol):
 
 
 BLOCK = 1000  # examples that are drawn together
+PROBE = 1000  # the last examples of a stretch, that units are measured on
 
 
 def drawn(
@@ -55,7 +58,7 @@ def drawn(
 
 
 class Plan(plans.Plan[Any, OnlineMethod]):
-    """settings: also have `examples`, how many there are, and `measure_every`."""
+    """settings: also have `examples`, how many there are, and `measure_every`; are `Supervised`."""
 
     measured: ClassVar[tuple[str, ...]]
     loss: ClassVar[str]  # "mse", or "squared_error", half of it
@@ -63,7 +66,8 @@ class Plan(plans.Plan[Any, OnlineMethod]):
     @property
     def table(self) -> Table:
         """One row a stretch of examples."""
-        return Table(self.measured, "example", self.settings.measure_every, self.settings.examples)
+        columns = with_own(self.measured, self.settings.metric)
+        return Table(columns, "example", self.settings.measure_every, self.settings.examples)
 
     def experiment(self) -> Experiment:
         return Experiment(self)
@@ -73,8 +77,8 @@ class Plan(plans.Plan[Any, OnlineMethod]):
         """What is learned."""
 
     @abstractmethod
-    def learner(self, method: OnlineMethod) -> kl.Learner:
-        """What learns, one run for each seed."""
+    def learner(self, method: OnlineMethod, events: int) -> kl.Learner:
+        """What learns, one run for each seed.  events: replacements that it keeps in mind."""
 
     @abstractmethod
     def measure(
@@ -92,7 +96,9 @@ class Experiment:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.settings = plan, plan.settings
         self.stream = plan.stream()
-        self.parts = [plan.learner(line.method) for line in plan.lines]
+        self.own = OwnMetrics(self.settings.metric, plan.measured)
+        kept = kept_in_mind(plan.lines, self.settings.events)
+        self.parts = [plan.learner(line.method, n) for line, n in zip(plan.lines, kept, strict=True)]
         self.record = Record()
 
     @property
@@ -117,8 +123,11 @@ class Experiment:
                 count = min(every, self.settings.examples - stretch * every)
                 x, y = self.stream.examples(stretch * every, count)
             for index in range(self.record.line, len(self.parts)):
+                log = EventLog(self.parts[index], self.settings.events, self.record)
                 values = self.learn(index, x, y, session)
                 folder.add_results(len(self.record.rows), values)
+                log.look()
+                log.write(folder)
                 self.record.finish_line(values, len(self.parts))
                 session.serve()
 
@@ -130,10 +139,13 @@ class Experiment:
             losses = learner.run(x, y, batch_size=1, epochs=1, shuffle=False).loss[:, 0]
         errors = losses if plan.loss == "mse" else 2 * losses
         with session.timed("metrics"):
-            found = plan.measure(line.method, learner, errors, x)
+            found = {
+                **plan.measure(line.method, learner, errors, x),
+                **self.own.measure(learner, x[:, -PROBE:], {}),
+            }
         for run in np.flatnonzero(alive & ~learner.alive):
             session.progress.note(f"{line.label}: run {run} diverged")
-        values = np.stack([np.asarray(found[name], np.float64) for name in plan.measured[:-1]], axis=1)
+        values = np.stack([np.asarray(found[name], np.float64) for name in plan.table.measured[:-1]], axis=1)
         values[~learner.alive] = np.nan
         error = float(mean(values[:, 0]))
         session.progress.measured(

@@ -15,6 +15,7 @@ from klopf.experiments.figure_imagenet import imagenet_figure
 from klopf.experiments.figure_incremental import incremental_figure
 from klopf.experiments.figure_online import online_figure
 from klopf.experiments.figure_steps import read_step_sizes, steps_figure
+from klopf.experiments.figure_units import read_population, units_figure
 from klopf.experiments.results import read_settings, read_together, table_of
 from klopf.experiments.sensitivity import sensitivity_figure
 from klopf.experiments.settings import Parser, option, option_of, written
@@ -62,6 +63,12 @@ class Settings:
     step_sizes: int | None = option(
         None, "draw step sizes instead, those of this run one by one", minimum=0, placeholder="RUN"
     )
+    units: int | None = option(
+        None,
+        "draw the lives of units instead, of --events, those of this run one by one",
+        minimum=0,
+        placeholder="RUN",
+    )
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -72,23 +79,25 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_settings(Summary)
     given = parser.parse(arguments)
     folders = given.pop("folders")
-    run = given.pop("step_sizes", None)
-    if run is None and len(folders) > 1 and "out" not in given:
+    instead = [name for name in INSTEAD if name in given]
+    if not instead and len(folders) > 1 and "out" not in given:
         raise kl.Error("a figure of several folders needs --out")
-    name = (
-        "step_sizes" if run is not None else f"over_{_name(given['over'])}" if "over" in given else "figure"
-    )
+    name = instead[0] if instead else f"over_{_name(given['over'])}" if "over" in given else "figure"
     kind = next((one for one in given.get("format", ()) if one in METADATA), "png")
     out = given.pop("out", str(Path(folders[0]) / f"{name}.{kind}"))
-    if run is None:
+    if not instead:
         paths = plot(folders, out, **given)
     else:
-        others = [name for name in given if name != "format"]
+        run, (draw, beside) = given.pop(name), INSTEAD[name]
+        *flags, last = map(option_of, ("out", "format", *beside))
+        others = [one for one in given if one not in ("format", *beside)]
         if others:
-            raise kl.Error(f"--step-sizes goes with --out and --format alone, got {option_of(others[0])}")
+            raise kl.Error(
+                f"{option_of(name)} goes with {', '.join(flags)} and {last} alone, got {option_of(others[0])}"
+            )
         if len(folders) > 1:
-            raise kl.Error(f"--step-sizes is of one folder, got {len(folders)}")
-        paths = plot_step_sizes(folders[0], out, run=run, **given)
+            raise kl.Error(f"{option_of(name)} is of one folder, got {len(folders)}")
+        paths = draw(folders[0], out, run=run, **given)
     for path in paths:
         print(path)
 
@@ -148,12 +157,42 @@ def plot_step_sizes(
     Raises kl.Error where there is nothing to draw.
     """
     sizes = read_step_sizes(folder)
-    runs = len(next(iter(next(iter(sizes.values())).values())))
-    if run >= runs:
-        raise kl.Error(f"--step-sizes must be below {runs}, the number of runs, got {run}")
-    if "csv" in format:
-        raise kl.Error("--format csv is not for --step-sizes: they are in the checkpoint")
+    _expect("step_sizes", run, len(next(iter(next(iter(sizes.values())).values()))), format, "checkpoint")
     return _saved(out, lambda: steps_figure(sizes, run), format, Summary())
+
+
+def plot_units(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    run: int = 0,
+    statistic: str = "mean",
+    interval: str = "se",
+    format: Sequence[str] = ("png", "svg"),
+) -> list[Path]:
+    """Draw when the units of a results folder were replaced into `out`, as `plot` does.
+
+    Raises kl.Error where there is nothing to draw.
+    """
+    populations = read_population(folder)
+    _expect("units", run, next(iter(populations.values())).runs, format, "events.csv")
+    summary = Summary(statistic, interval)
+    return _saved(out, lambda: units_figure(populations, run, summary), format, summary)
+
+
+def _expect(name: str, run: int, runs: int, format: Sequence[str], where: str) -> None:
+    """Raises kl.Error for a run that is not there, and for numbers that are elsewhere already."""
+    if run >= runs:
+        raise kl.Error(f"{option_of(name)} must be below {runs}, the number of runs, got {run}")
+    if "csv" in format:
+        raise kl.Error(f"--format csv is not for {option_of(name)}: the numbers are in the folder's {where}")
+
+
+# Drawn in place of results: of one folder and one run, with these options beside --out and --format.
+INSTEAD: dict[str, tuple[Callable[..., list[Path]], tuple[str, ...]]] = {
+    "step_sizes": (plot_step_sizes, ()),
+    "units": (plot_units, ("statistic", "interval")),
+}
 
 
 def _saved(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_POSITION = ("task", "line", "done")
+_POSITION = ("task", "line", "done", "events")
 
 
 class Part(Protocol):
@@ -53,6 +53,7 @@ class Record:
 
     task: number of the task, or of the stretch of an endless one, from 0.
     done: what the current line has done of it, in epochs or steps; 0 where it has not begun.
+    events: size of events.csv in bytes, 0 where there is none.
     carried: what the current line carries from one slice to the next.
     rows: one array [R, measured] for each finished task and line, in order.
     """
@@ -60,6 +61,7 @@ class Record:
     task: int = 0
     line: int = 0
     done: int = 0
+    events: int = 0
     carried: dict[str, Array] = field(default_factory=dict)
     rows: list[Array] = field(default_factory=list)
 

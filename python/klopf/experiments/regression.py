@@ -21,10 +21,10 @@ import klopf as kl
 from klopf import metrics
 from klopf.experiments import learners, online, stepping
 from klopf.experiments.lines import Methods
-from klopf.experiments.plan import Running
 from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
+from klopf.experiments.supervised import Supervised
 from klopf.experiments.tables import end_of_run
 
 Floats = NDArray[np.float32]
@@ -38,10 +38,43 @@ class Linear(stepping.Sgd, learners.OnlineMethod):
     name: ClassVar[str] = "linear"
 
 
-KINDS: dict[str, type[learners.OnlineMethod]] = {**learners.KINDS, "linear": Linear}
-SPELLED = stepping.spelled(["linear", "bp", *(rule.short for rule in stepping.RULES)])
+@dataclass(frozen=True)
+class Deep(learners.OnlineMethod):
+    """A network with hidden layers."""
+
+    normalisation: str = option(
+        "none", "of what hidden units sum up, before their ReLU", choices=("none", "layernorm")
+    )
+    dropout: float = option(0.0, "probability of a hidden unit to be left out", minimum=0)
+
+    def layers(self, hidden: Sequence[int]) -> list[Any]:
+        """The layers, input side first."""
+        made: list[Any] = []
+        for units in hidden:
+            made += [kl.Linear(units), *([kl.LayerNorm()] if self.normalisation == "layernorm" else [])]
+            made += [kl.ReLU(), *([kl.Dropout(self.dropout)] if self.dropout > 0 else [])]
+        return [*made, kl.Linear(1)]
+
+
+# Backprop by other names: none was published for this stream, their settings are ours.
+NAMED: dict[str, dict[str, Any]] = {
+    "l2": {"weight_decay": 1e-4},
+    "l2-init": {"weight_decay": 1e-4, "decay_to": "initial"},
+    "layernorm": {"normalisation": "layernorm"},
+    "layernorm+l2": {"normalisation": "layernorm", "weight_decay": 1e-4},
+    "dropout": {"dropout": 0.1},
+}
+KINDS: dict[str, type[learners.OnlineMethod]] = {
+    **stepping.combinations(Deep, stepping.OPTIMIZERS),
+    **{name: stepping.combined(name, Deep, stepping.Sgd) for name in NAMED},
+    "snp": stepping.combined("snp", Deep, stepping.Sgd, stepping.WithNoise),
+    "linear": Linear,
+}
+SPELLED = stepping.spelled(["linear", "bp", *NAMED, "snp", *(rule.short for rule in stepping.RULES)])
 PUBLISHED: dict[str, dict[str, Any]] = {
     "bp": {"step_size": 0.01},
+    **{name: {"step_size": 0.01, **own} for name, own in NAMED.items()},
+    "snp": {"step_size": 0.01, "weight_decay": 1e-4, "noise": 1e-5},
     "cbp": {"step_size": 0.01, "replacement_rate": 1e-4},
     # None was published for IDBD: the best of four (0.003 and 0.01, with theta 0.001 and 0.01) on six runs of
     # 600,000 examples, one bit flipping.
@@ -57,7 +90,7 @@ STREAMS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Settings(Running):
+class Settings(Supervised):
     """Slowly changing regression."""
 
     method: tuple[str, ...] = option(
@@ -172,20 +205,15 @@ class Plan(online.Plan):
     def stream(self) -> Bits:
         return Bits(self.settings, self.seeds)
 
-    def learner(self, method: learners.OnlineMethod) -> kl.Learner:
+    def learner(self, method: learners.OnlineMethod, events: int) -> kl.Learner:
         s = self.settings
-        layers: list[Any] = []
-        if not isinstance(method, Linear):
-            for units in s.hidden:
-                layers += [kl.Linear(units), kl.ReLU()]
-        return method.build(
-            [*layers, kl.Linear(1)], s.bits, self.seeds, self.loss, s.init, s.device, s.precision
-        )
+        layers = method.layers(s.hidden) if isinstance(method, Deep) else [kl.Linear(1)]
+        return method.build(layers, s.bits, self.seeds, self.loss, s.init, s.device, s.precision, events)
 
     def measure(
         self, method: learners.OnlineMethod, learner: kl.Learner, errors: Values, x: Floats
     ) -> Mapping[str, Any]:
-        found = metrics.measure(learner.net, x[:, -1000:])
+        found = metrics.measure(learner.net, x[:, -online.PROBE :])
         return {"error": errors, **{name: found[name] for name in self.measured[1:-1]}}
 
 

@@ -1,4 +1,5 @@
-"""The results folder: settings.json, results.csv, timings.json, checkpoint.safetensors and the figure.
+"""The results folder: settings.json, results.csv, events.csv where it is asked for, timings.json,
+checkpoint.safetensors and the figure.
 
 results.csv has one row for each task (or stretch of steps), line and run, in this order: a file that was cut
 short by a crash is written anew from the checkpoint, so that resuming gives the same bytes as never having
@@ -11,11 +12,11 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +56,48 @@ class Table:
         return asdict(self)
 
 
-SETTINGS, RESULTS, TIMINGS = "settings.json", "results.csv", "timings.json"
+SETTINGS, RESULTS, EVENTS, TIMINGS = "settings.json", "results.csv", "events.csv", "timings.json"
 CHECKPOINT = "checkpoint.safetensors"
 FIGURE = "figure"
+
+
+class Growing:
+    """A text file that is added to; klopf.Error where the disk does not take it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._errors():
+            self._file = open(path, "ab")  # noqa: SIM115
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Error(f"cannot write {self._path}: {reason(error)}") from error
+
+    def add(self, text: str, *, sync: bool = False) -> int:
+        """Behind all there is; the size of the file then, in bytes.  sync: wait until the disk has it."""
+        with self._errors():
+            self._file.write(text.encode())
+            self._file.flush()
+            if sync:
+                os.fsync(self._file.fileno())
+            return self._file.tell()
+
+    def cut(self, size: int) -> None:
+        """Leave so many bytes.  Raises Error where there are fewer."""
+        with self._errors():
+            there = os.fstat(self._file.fileno()).st_size
+            if there < size:
+                raise Error(f"{self._path} has {there} bytes, where the checkpoint beside it expects {size}")
+            self._file.truncate(size)
+            self._file.seek(size)
+
+    def close(self) -> None:
+        """What could not be written was reported when it was tried."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class Folder:
@@ -66,7 +106,8 @@ class Folder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lock = -1
-        self._results: IO[str] | None = None
+        self._results: Growing | None = None
+        self._events: Growing | None = None
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -88,14 +129,14 @@ class Folder:
             self.refuse_results()
         figures = [path.name for path in sorted(self.path.glob(f"{FIGURE}-*.csv"))]
         figures += [f"{FIGURE}.{kind}" for kind in ("png", "svg", "pdf")]
-        for name in (CHECKPOINT, RESULTS, TIMINGS, *figures, SETTINGS):
+        for name in (CHECKPOINT, RESULTS, EVENTS, TIMINGS, *figures, SETTINGS):
             with suppress(FileNotFoundError):
                 (self / name).unlink()
         self._write_json(SETTINGS, settings)
 
     def discard(self) -> None:
         """Take away what was written, where nothing has been measured yet."""
-        for name in (CHECKPOINT, RESULTS, TIMINGS, SETTINGS):
+        for name in (CHECKPOINT, RESULTS, EVENTS, TIMINGS, SETTINGS):
             with suppress(OSError):
                 (self / name).unlink()
 
@@ -134,19 +175,29 @@ class Folder:
             file.write(self._writer.header())
             for index, measured in enumerate(rows):
                 file.write(self._writer.rows(index, measured))
-        try:
-            self._results = open(self / RESULTS, "a", encoding="utf-8", newline="")  # noqa: SIM115
-        except OSError as error:
-            raise Error(f"cannot write {self / RESULTS}: {reason(error)}") from error
+        self._results = Growing(self / RESULTS)
 
     def add_results(self, index: int, measured: Array) -> None:
         """Append the values [R, measured] of task index // lines and line index % lines."""
         assert self._results is not None
-        try:
-            self._results.write(self._writer.rows(index, measured))
-            self._results.flush()
-        except OSError as error:
-            raise Error(f"cannot write {self / RESULTS}: {reason(error)}") from error
+        self._results.add(self._writer.rows(index, measured))
+
+    def begin_events(self, columns: Sequence[str], size: int) -> None:
+        """Keep events.csv open for more, cut to the size that it had; 0: begin it.  After `begin_results`.
+
+        Raises Error where it is shorter.
+        """
+        if size == 0:
+            with atomic_write(self / EVENTS, "w") as file:
+                file.write(self._writer.header(columns))
+        self._events = Growing(self / EVENTS)
+        if size > 0:
+            self._events.cut(size)
+
+    def add_events(self, index: int, rows: Sequence[Sequence[Any]]) -> int:
+        """Append rows, each a run's number and the columns, as `add_results` does; the file's new size."""
+        assert self._events is not None
+        return self._events.add(self._writer.events(index, rows), sync=True)  # checkpoints count on it
 
     def write_timings(self, timings: dict[str, Any]) -> None:
         """How long things took: the only file that differs between two equal runs."""
@@ -162,10 +213,10 @@ class Folder:
 
     def close(self) -> None:
         """Close the files and let others in."""
-        if self._results is not None:
-            with suppress(OSError):  # what could not be written was reported when it was tried
-                self._results.close()
-            self._results = None
+        for file in (self._results, self._events):
+            if file is not None:
+                file.close()
+        self._results = self._events = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -231,21 +282,30 @@ class _Rows:
         self.table, self.lines, self.seeds = table, lines, seeds
         self.swept = list(dict.fromkeys(name for line in lines for name in line["swept"]))
 
-    def header(self) -> str:
-        return _text(
-            [["line", "method", *self.swept, "run", "seed", self.table.counter, *self.table.measured]]
-        )
+    def header(self, columns: Sequence[str] = ()) -> str:
+        """columns: behind those that say what a row is about; by default what was measured."""
+        about = ["line", "method", *self.swept, "run", "seed", self.table.counter]
+        return _text([[*about, *(columns or self.table.measured)]])
 
     def rows(self, index: int, measured: Array) -> str:
         """The rows of all runs of one task and line; tasks and steps are counted from 1, runs from 0."""
-        task, which = divmod(index, len(self.lines))
-        count = self.table.at(task)
-        line = self.lines[which]
-        start = [line["label"], line["method"], *(line["swept"].get(name, "") for name in self.swept)]
+        about = self._about(index)
         return _text(
-            [*start, run, seed, count, *(repr(value) for value in values[:-1]), int(values[-1])]
-            for run, (seed, values) in enumerate(zip(self.seeds, measured.tolist(), strict=True))
+            [*about(run), *(repr(value) for value in values[:-1]), int(values[-1])]
+            for run, values in enumerate(measured.tolist())
         )
+
+    def events(self, index: int, rows: Sequence[Sequence[Any]]) -> str:
+        """Rows of which each says first which run it is about."""
+        about = self._about(index)
+        return _text([*about(run), *rest] for run, *rest in rows)
+
+    def _about(self, index: int) -> Callable[[int], list[Any]]:
+        """What the rows of a run begin with."""
+        task, which = divmod(index, len(self.lines))
+        line, count = self.lines[which], self.table.at(task)
+        start = [line["label"], line["method"], *(line["swept"].get(name, "") for name in self.swept)]
+        return lambda run: [*start, run, self.seeds[run], count]
 
 
 def _text(rows: Any) -> str:

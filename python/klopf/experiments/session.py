@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import klopf as kl
 from klopf.experiments import tune
+from klopf.experiments.events import COLUMNS
 from klopf.experiments.place import resumable, taken_from
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record, Recorded
@@ -155,6 +156,8 @@ def hold(
         else:
             folder.create(plan.describe(), overwrite=overwrite)
         folder.begin_results(plan.table, [line.describe() for line in plan.lines], plan.seeds, record.rows)
+        if getattr(settings, "events", 0):
+            folder.begin_events(COLUMNS, record.events)
         every, until = settings.checkpoint_every, plan.until
         progress = experiment.progress()
         if plan.tuning is not None:

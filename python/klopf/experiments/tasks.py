@@ -22,9 +22,9 @@ import klopf as kl
 from klopf import metrics
 from klopf.data.source import ImageSource, open_source
 from klopf.experiments import plan as plans
+from klopf.experiments.events import EventLog
 from klopf.experiments.lines import Line
 from klopf.experiments.methods import IMAGE_METHODS, PROFILES, SPELLED, ImageMethod, NetworkSize
-from klopf.experiments.plan import Running
 from klopf.experiments.progress import Progress
 from klopf.experiments.record import Record
 from klopf.experiments.results import Folder, Table
@@ -32,13 +32,14 @@ from klopf.experiments.session import Session
 from klopf.experiments.settings import option, option_of
 from klopf.experiments.statistics import mean
 from klopf.experiments.stream import Task, probe_images
+from klopf.experiments.supervised import OwnMetrics, Supervised, kept_in_mind, with_own
 
 Values = NDArray[np.float64]
 Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
-class Settings(Running):
+class Settings(Supervised):
     """What all streams of images have."""
 
     method: tuple[str, ...] = option(
@@ -65,16 +66,21 @@ UNITS = (
 
 @dataclass(frozen=True)
 class Plan(plans.Plan[Any, ImageMethod]):
-    """measured: columns of the results; the first is the accuracy, the last ones are UNITS."""
+    """measured: columns of the results but for one's own; the first is the accuracy, the last are UNITS."""
 
     measured: ClassVar[tuple[str, ...]]
 
     source: ImageSource
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the results."""
+        return with_own(self.measured, self.settings.metric)
+
+    @property
     def table(self) -> Table:
         """One row a task."""
-        return Table(self.measured)
+        return Table(self.columns)
 
     @property
     def tasks(self) -> int:
@@ -140,7 +146,11 @@ class Experiment(ABC, Generic[Shown]):
         """steps: what a task takes, in slices of which `train` learns it.  shape: of an image."""
         self.plan, self.settings, self.source, self.steps = plan, plan.settings, plan.source, steps
         where = (self.settings.device, self.settings.precision)
-        self.parts = [line.method.build(network, shape, plan.seeds, *where) for line in plan.lines]
+        self.own = OwnMetrics(self.settings.metric, plan.measured)
+        self.parts = [
+            line.method.build(network, shape, plan.seeds, *where, events=events)
+            for line, events in zip(plan.lines, kept_in_mind(plan.lines, self.settings.events), strict=True)
+        ]
         self.record = Record()
 
     @cached_property
@@ -183,22 +193,25 @@ class Experiment(ABC, Generic[Shown]):
             with session.timed("data"):
                 shown = self.task(task)
             for index in range(self.record.line, len(self.plan.lines)):
-                values = self.learn(task, index, shown, session)
+                if self.record.done == 0:
+                    self.plan.lines[index].method.begin_task(self.parts[index], task, self.new_heads)
+                log = EventLog(self.parts[index], self.settings.events, self.record)
+                values = self.learn(task, index, shown, session, log)
                 folder.add_results(len(self.record.rows), values)
+                log.write(folder)
                 self.record.finish_line(values, len(self.plan.lines))
                 session.serve()
 
-    def learn(self, task: int, index: int, shown: Shown, session: Session) -> Values:
-        """One line learns one task: what is measured at its end [R, measured]."""
+    def learn(self, task: int, index: int, shown: Shown, session: Session, log: EventLog) -> Values:
+        """One line learns one task, or the rest of it: what is measured at its end [R, columns]."""
         line, learner, record = self.plan.lines[index], self.parts[index], self.record
-        if record.done == 0:
-            line.method.begin_task(learner, task, self.new_heads)
         alive = learner.alive.copy()
         there = self.on_device(learner, shown)
         while record.done < self.steps:
             count = session.slice(index, self.steps - record.done)
             with session.training(index, line.label, count):
                 self.train(learner, there, record.done, count)
+                log.look()
             record.done += count
             if record.done < self.steps:
                 session.serve()
@@ -209,13 +222,15 @@ class Experiment(ABC, Generic[Shown]):
         return values
 
     def measure(self, task: int, learner: kl.Learner, shown: Shown, session: Session) -> Values:
-        """Accuracy, and every so many tasks the metrics: [R, measured], NaN where not measured."""
+        """Accuracy, and every so many tasks the metrics: [R, columns], NaN where not measured."""
         with session.timed("evaluate"):
             found = {**self.tested(learner, shown), "diverged": ~learner.alive}
         if task % self.settings.metrics_every == 0 or task == self.plan.tasks - 1:
             with session.timed("metrics"):
-                found |= metrics.measure(learner.net, self.probe(shown), **self.pixels)
-        measured = self.plan.measured
+                probe = self.probe(shown)
+                found |= metrics.measure(learner.net, probe, **self.pixels)
+                found |= self.own.measure(learner, probe, self.pixels)
+        measured = self.plan.columns
         values = np.full((self.settings.runs, len(measured)), np.nan)
         for column, name in enumerate(measured):
             if name in found:
@@ -227,7 +242,7 @@ class Experiment(ABC, Generic[Shown]):
     def _said(self, values: Values) -> dict[str, str]:
         """For the progress: mean accuracy and dormant share over the runs that have them."""
         accuracy, dormant = (
-            float(mean(values[:, self.plan.measured.index(name)])) for name in ("accuracy", "dormant_rate")
+            float(mean(values[:, self.plan.columns.index(name)])) for name in ("accuracy", "dormant_rate")
         )
         said = {"accuracy": f"{accuracy:.1%}" if accuracy == accuracy else "diverged"}
         if dormant == dormant:

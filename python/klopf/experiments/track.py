@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 import klopf as kl
 from klopf.experiments import learners, online, stepping
 from klopf.experiments.lines import Methods
-from klopf.experiments.plan import Running
 from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.statistics import mean
+from klopf.experiments.supervised import Supervised
 from klopf.experiments.tables import end_of_run
 
 Floats = NDArray[np.float32]
@@ -39,7 +39,7 @@ METHODS = Methods(_KINDS, {"lms": {"step_size": 0.03}}, {"paper": {}})
 
 
 @dataclass(frozen=True)
-class Settings(Running):
+class Settings(Supervised):
     """The tracking task of 1992."""
 
     method: tuple[str, ...] = option(
@@ -95,10 +95,10 @@ class Plan(online.Plan):
     def stream(self) -> Drift:
         return Drift(self.settings, self.seeds)
 
-    def learner(self, method: learners.OnlineMethod) -> kl.Learner:
+    def learner(self, method: learners.OnlineMethod, events: int) -> kl.Learner:
         s = self.settings
         learner = method.build(
-            [kl.Linear(1)], s.inputs, self.seeds, self.loss, "kaiming", s.device, s.precision
+            [kl.Linear(1)], s.inputs, self.seeds, self.loss, "kaiming", s.device, s.precision, events
         )
         learner.net.reset([-1], to="zero")
         return learner
