@@ -1,6 +1,7 @@
 // What concerns few numbers: a batch's loss, drawing weights, selecting units, replacing them, counting steps.
 #include "common.hpp"
 #include "kernels.hpp"
+#include "rules/birth.hpp"
 #include "rules/dormancy.hpp"
 #include "rules/events.hpp"
 #include "rules/initial.hpp"
@@ -81,13 +82,11 @@ __global__ void unit_select_kernel(UnitSelect op, Play play) {
 // Outgoing weights: a thread takes an output, and goes through its taps and the units in order.
 __device__ void start_anew(const UnitReplace& op, const Play& play, int run, const float* weight) {
   const int64_t i = weight - play.at(op.weights, run);
-  for (const WeightState& state : op.state)
-    if (state.values.present()) play.at(state.values, run)[i] = 0;
+  for (const WeightState& state : op.state) begin_anew(state, play, run, i);
   if (float* origin = play.at(op.origin, run)) origin[i] = *weight;
 }
 __device__ void start_row(const UnitReplace& op, const Play& play, int run, int row) {
-  for (const WeightState& state : op.unit_state)
-    if (state.values.present()) play.at(state.values, run)[row] = 0;
+  for (const WeightState& state : op.unit_state) begin_anew(state, play, run, row);
 }
 
 }  // namespace

@@ -38,6 +38,25 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         )
     ),
     ("Autostep", {"step_size": 5 * PER_RUN, "meta_step_size": PER_RUN, "time_constant": 1 / PER_RUN}),
+    *(
+        (kind, {"step_size": 0.05, "meta_step_size": 0.1, "scope": scope, "weight_decay": 0.3} | limits)
+        for kind in ("IDBD", "Autostep")
+        for scope in ("weight", "unit")
+        for limits in (
+            {"minimum_step_size": 0.045, "maximum_step_size": 0.06},
+            {"output_step_size": 0.02, "maximum_step_size": 2 * PER_RUN, "minimum_step_size": PER_RUN},
+        )
+    ),
+    *(
+        (kind, {"scope": scope, "newcomer_step_size": 2 * PER_RUN, "meta_step_size": 0.02})
+        for kind in ("IDBD", "Autostep")
+        for scope in ("weight", "unit")
+    ),
+    (
+        "Autostep",
+        {"meta_step_size": 0.1, "output_step_size": PER_RUN, "scope": "layer", "bound": "layer"},
+    ),
+    ("IDBD", {"meta_step_size": 0.05, "output_step_size": PER_RUN, "scope": "network"}),
     *(("ObGD", {"scope": scope}) for scope in ("weight", "unit", "layer", "network")),
     ("ObGD", {"step_size": 20 * PER_RUN, "kappa": 100 * PER_RUN}),
     *(
@@ -69,7 +88,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 def named(case: tuple[str, dict[str, Any]]) -> str:
     kind, options = case
-    return "-".join([kind, *(str(options[name]) for name in ("scope", "bound") if name in options)])
+    return "-".join(
+        [
+            kind,
+            *(
+                str(options[name])
+                for name in ("scope", "bound", "minimum_step_size", "newcomer_step_size", "output_step_size")
+                if name in options
+            ),
+        ]
+    )
 
 
 def test_cases_cover_every_rule() -> None:
@@ -269,18 +297,23 @@ def test_a_replaced_unit_begins_anew(case: tuple[str, dict[str, Any]], tmp_path:
             seen += 1
             layer, after = (0, 2)[k], (2, 4)[k]
             state = learner.state()
+            default = getattr(kl, kind)().step_size
+            initial = np.broadcast_to(options.get("step_size", default), RUNS)
+            begins = np.broadcast_to(options.get("newcomer_step_size", initial), RUNS)
             for name, value in state.items():
-                if not name.startswith("optimizer."):
+                if not name.startswith("optimizer.") or not name.endswith(".weight"):
                     continue
+                birth = np.log(begins / initial) if "log_step" in name else np.zeros(RUNS)
+                expected = np.broadcast_to(birth[:, None, None], value.shape)
                 if name.endswith(f".{layer}.weight"):
-                    assert (value[mask] == 0).all(), name
+                    np.testing.assert_allclose(value[mask], expected[mask], rtol=1e-6, err_msg=name)
                     assert not (value[~mask] == 0).all() or kind == "ObGD", name
                 if name.endswith(f".{after}.weight"):
-                    assert (value.transpose(0, 2, 1)[mask] == 0).all(), name
+                    outgoing, anew = value.transpose(0, 2, 1), expected.transpose(0, 2, 1)
+                    np.testing.assert_allclose(outgoing[mask], anew[mask], rtol=1e-6, err_msg=name)
             owned = options.get("scope", "network" if kind == "MetaOptimize" else "weight")
             if kind in ("IDBD", "Autostep", "MetaOptimize") and owned in ("weight", "unit"):
-                default = getattr(kl, kind)().step_size
-                first = np.broadcast_to(options.get("step_size", default), RUNS)[:, None, None]
+                first = begins[:, None, None]
                 sizes = learner.step_sizes()[f"{layer}.weight"]
                 np.testing.assert_allclose(sizes[mask], np.broadcast_to(first, sizes.shape)[mask], rtol=1e-6)
         if step == 30:
@@ -312,6 +345,14 @@ def test_a_replaced_unit_begins_anew(case: tuple[str, dict[str, Any]], tmp_path:
         (
             lambda: kl.Autostep(time_constant=0.5),
             r"\[Autostep\] time_constant must be in \[1, infinity\), got 0.5",
+        ),
+        (
+            lambda: kl.IDBD(minimum_step_size=0.1, maximum_step_size=0.05),
+            r"\[IDBD\] maximum_step_size must be at least minimum_step_size, got 0.05 and 0.1",
+        ),
+        (
+            lambda: kl.Autostep(newcomer_step_size=-1),
+            r"\[Autostep\] newcomer_step_size must be in \[0, infinity\), got -1",
         ),
         (lambda: kl.AdaptiveObGD(beta2=1), r"\[AdaptiveObGD\] beta2 must be in \[0, 1\), got 1"),
         (lambda: kl.ObGD(kappa=-1), r"\[ObGD\] kappa must be in \[0, infinity\), got -1"),

@@ -150,6 +150,8 @@ py::object attribute(const T& spec, auto member, bool optional) {
   using V = decltype(value_type(member));
   if constexpr (std::is_same_v<V, std::string>)
     if (optional && (spec.*member).empty()) return py::none();
+  if constexpr (std::is_same_v<V, PerRun>)
+    if (optional && !(spec.*member).given()) return py::none();
   return Field<V>::write(spec.*member);
 }
 

@@ -781,6 +781,11 @@ class Autostep:
         time_constant: tau, of the normaliser of meta-gradients
         scope: who owns a step size and its normaliser: "weight", "unit", "layer" or "network"
         bound: whose step is kept from overshooting: a "unit"'s, a "layer"'s or the "network"'s
+        minimum_step_size: the least that step sizes fall to, but for the bound on a step
+        maximum_step_size: the most that they rise to; None: no limit
+        newcomer_step_size: where the step sizes of replaced units and of their outgoing weights begin; None: at step_size
+        output_step_size: a fixed one for the last layer's weights; None: learned like others
+        weight_decay: lambda: weights also move by -alpha lambda w, where alpha is learned (biases included)
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
@@ -791,6 +796,11 @@ class Autostep:
         time_constant: _PerRun = 10000.0,
         scope: str = "weight",
         bound: str = "unit",
+        minimum_step_size: _PerRun = 0.0,
+        maximum_step_size: _PerRun | None = None,
+        newcomer_step_size: _PerRun | None = None,
+        output_step_size: _PerRun | None = None,
+        weight_decay: _PerRun = 0.0,
     ) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
@@ -803,9 +813,29 @@ class Autostep:
         whose step is kept from overshooting: a "unit"'s, a "layer"'s or the "network"'s
         """
     @property
+    def maximum_step_size(self) -> float | list[float] | None:
+        """
+        the most that they rise to; None: no limit
+        """
+    @property
     def meta_step_size(self) -> float | list[float]:
         """
         mu
+        """
+    @property
+    def minimum_step_size(self) -> float | list[float]:
+        """
+        the least that step sizes fall to, but for the bound on a step
+        """
+    @property
+    def newcomer_step_size(self) -> float | list[float] | None:
+        """
+        where the step sizes of replaced units and of their outgoing weights begin; None: at step_size
+        """
+    @property
+    def output_step_size(self) -> float | list[float] | None:
+        """
+        a fixed one for the last layer's weights; None: learned like others
         """
     @property
     def scope(self) -> str:
@@ -822,6 +852,11 @@ class Autostep:
         """
         tau, of the normaliser of meta-gradients
         """
+    @property
+    def weight_decay(self) -> float | list[float]:
+        """
+        lambda: weights also move by -alpha lambda w, where alpha is learned (biases included)
+        """
 
 class IDBD:
     """
@@ -837,11 +872,24 @@ class IDBD:
         step_size: alpha_0, where every step size begins
         meta_step_size: theta
         scope: who owns a step size: "weight", "unit", "layer" or "network"
+        minimum_step_size: the least that step sizes fall to, but for the bound on a step
+        maximum_step_size: the most that they rise to; None: no limit
+        newcomer_step_size: where the step sizes of replaced units and of their outgoing weights begin; None: at step_size
+        output_step_size: a fixed one for the last layer's weights; None: learned like others
+        weight_decay: lambda: weights also move by -alpha lambda w, where alpha is learned (biases included)
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
     def __init__(
-        self, step_size: _PerRun = 0.05, meta_step_size: _PerRun = 0.01, scope: str = "weight"
+        self,
+        step_size: _PerRun = 0.05,
+        meta_step_size: _PerRun = 0.01,
+        scope: str = "weight",
+        minimum_step_size: _PerRun = 0.0,
+        maximum_step_size: _PerRun | None = None,
+        newcomer_step_size: _PerRun | None = None,
+        output_step_size: _PerRun | None = None,
+        weight_decay: _PerRun = 0.0,
     ) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
@@ -849,9 +897,29 @@ class IDBD:
         The options by name, as plain values.
         """
     @property
+    def maximum_step_size(self) -> float | list[float] | None:
+        """
+        the most that they rise to; None: no limit
+        """
+    @property
     def meta_step_size(self) -> float | list[float]:
         """
         theta
+        """
+    @property
+    def minimum_step_size(self) -> float | list[float]:
+        """
+        the least that step sizes fall to, but for the bound on a step
+        """
+    @property
+    def newcomer_step_size(self) -> float | list[float] | None:
+        """
+        where the step sizes of replaced units and of their outgoing weights begin; None: at step_size
+        """
+    @property
+    def output_step_size(self) -> float | list[float] | None:
+        """
+        a fixed one for the last layer's weights; None: learned like others
         """
     @property
     def scope(self) -> str:
@@ -862,6 +930,11 @@ class IDBD:
     def step_size(self) -> float | list[float]:
         """
         alpha_0, where every step size begins
+        """
+    @property
+    def weight_decay(self) -> float | list[float]:
+        """
+        lambda: weights also move by -alpha lambda w, where alpha is learned (biases included)
         """
 
 class UPGD:

@@ -121,14 +121,28 @@ class Rule:
             state[name][where] = 0.0
 
 
+LIMITS: dict[str, Any] = {
+    "minimum_step_size": 0.0,
+    "maximum_step_size": None,
+    "newcomer_step_size": None,
+    "output_step_size": None,
+    "weight_decay": 0.0,
+}
+
+
 class IDBD(Rule):
     """Sutton 1992, with the curvature c in the place of x^2."""
 
-    defaults: ClassVar[dict[str, Any]] = {"step_size": 0.05, "meta_step_size": 0.01, "scope": "weight"}
+    defaults: ClassVar[dict[str, Any]] = {
+        **LIMITS,
+        "step_size": 0.05,
+        "meta_step_size": 0.01,
+        "scope": "weight",
+    }
     needs_curvature = True
 
     def begin(self, weights: Parameters) -> Owners:
-        owners = super().begin(weights)
+        owners = super().begin(weights if self.output is None else self.learned(weights))
         if not hasattr(self, "beta"):
             self.beta = np.full(owners.count, np.log(self.options["step_size"]))
             self.scale = np.zeros(owners.count)
@@ -147,29 +161,54 @@ class IDBD(Rule):
         delta: float = 1.0,
     ) -> None:
         owners, h = self.begin(weights), self.of_weights("trace", weights)
+        if self.output is not None:
+            self.fixed = {name: w for name, w in weights.items() if name not in self.learned(weights)}
+            for name, w in self.fixed.items():
+                w -= self.output * delta * gradients[name]
+            weights, curvature = self.learned(weights), self.learned(curvature)
         c = owners.sums(curvature)
         latest = gradients if newest is None else newest
-        self.meta(owners.sums({name: -delta * g * h[name] for name, g in latest.items()}), c)
+        self.meta(owners.sums({name: -delta * latest[name] * h[name] for name in weights}), c)
+        most = self.options["maximum_step_size"]
+        with np.errstate(divide="ignore"):
+            least = np.log(self.options["minimum_step_size"])
+        self.beta = np.clip(self.beta, least, np.inf if most is None else np.log(most))
         self.bound(weights, c)
         alpha = np.exp(self.beta)
         for name, w in weights.items():
             change = owners.spread(name, alpha) * delta * gradients[name]
+            w *= 1 - owners.spread(name, alpha) * self.options["weight_decay"]
             w -= change
             h[name][...] = owners.spread(name, np.maximum(1 - alpha * c, 0)) * h[name] - change
+
+    @property
+    def output(self) -> float | None:
+        """The last layer's step size, where it is fixed."""
+        return self.options.get("output_step_size")
+
+    def learned(self, weights: Parameters) -> Parameters:
+        """Those of all layers but the last."""
+        last = list(weights)[-1].split(".")[0]
+        return {name: w for name, w in weights.items() if name.split(".")[0] != last}
 
     def bound(self, weights: Parameters, c: Array) -> None:
         """Nothing."""
 
     def step_sizes(self) -> Parameters:
         assert self.owners is not None
-        return {name: self.owners.spread(name, np.exp(self.beta)) for name in self.owners.of}
+        found = {name: self.owners.spread(name, np.exp(self.beta)) for name in self.owners.of}
+        if self.output is not None:
+            found |= {name: np.full_like(w, self.output) for name, w in self.fixed.items()}
+        return found
 
     def reset(self, name: str, where: Any) -> None:
         super().reset(name, where)
         assert self.owners is not None
         incoming = self.options["scope"] == "unit" and not isinstance(where, tuple)
-        if self.options["scope"] == "weight" or incoming:
-            self.beta[self.owners.of[name][where]] = np.log(self.options["step_size"])
+        if name in self.owners.of and (self.options["scope"] == "weight" or incoming):
+            begins = self.options.get("newcomer_step_size")
+            begins = self.options["step_size"] if begins is None else begins
+            self.beta[self.owners.of[name][where]] = np.log(begins)
             self.scale[self.owners.of[name][where]] = 0.0
 
 
@@ -177,6 +216,7 @@ class Autostep(IDBD):
     """Mahmood et al. 2012."""
 
     defaults: ClassVar[dict[str, Any]] = {
+        **LIMITS,
         "step_size": 0.01,
         "meta_step_size": 0.01,
         "time_constant": 1e4,

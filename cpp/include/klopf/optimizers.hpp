@@ -66,7 +66,22 @@ struct UPGD {
 
 // Step sizes that follow from what is learned. The mathematics is in rules/step_sizes.hpp.
 
-struct IDBD {
+// What is done to step sizes beside learning them; and to weights, beside following gradients.
+struct StepLimits {
+  PerRun minimum_step_size = 0.0, maximum_step_size = PerRun::none(), newcomer_step_size = PerRun::none(),
+         output_step_size = PerRun::none(), weight_decay = 0.0;
+  template <class F>
+  static void limits(F&& f) {
+    f("minimum_step_size", &StepLimits::minimum_step_size, "the least that step sizes fall to, but for the bound on a step");
+    f.optional("maximum_step_size", &StepLimits::maximum_step_size, "the most that they rise to; None: no limit");
+    f.optional("newcomer_step_size", &StepLimits::newcomer_step_size,
+               "where the step sizes of replaced units and of their outgoing weights begin; None: at step_size");
+    f.optional("output_step_size", &StepLimits::output_step_size, "a fixed one for the last layer's weights; None: learned like others");
+    f("weight_decay", &StepLimits::weight_decay, "lambda: weights also move by -alpha lambda w, where alpha is learned (biases included)");
+  }
+};
+
+struct IDBD : StepLimits {
   PerRun step_size = 0.05, meta_step_size = 0.01;
   std::string scope = "weight";
   template <class F>
@@ -74,10 +89,11 @@ struct IDBD {
     f("step_size", &IDBD::step_size, "alpha_0, where every step size begins");
     f("meta_step_size", &IDBD::meta_step_size, "theta");
     f("scope", &IDBD::scope, "who owns a step size: \"weight\", \"unit\", \"layer\" or \"network\"");
+    limits(f);
   }
 };
 
-struct Autostep {
+struct Autostep : StepLimits {
   PerRun step_size = 0.01, meta_step_size = 0.01, time_constant = 1e4;
   std::string scope = "weight", bound = "unit";
   template <class F>
@@ -87,6 +103,7 @@ struct Autostep {
     f("time_constant", &Autostep::time_constant, "tau, of the normaliser of meta-gradients");
     f("scope", &Autostep::scope, "who owns a step size and its normaliser: \"weight\", \"unit\", \"layer\" or \"network\"");
     f("bound", &Autostep::bound, "whose step is kept from overshooting: a \"unit\"'s, a \"layer\"'s or the \"network\"'s");
+    limits(f);
   }
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "rules/birth.hpp"
 #include "rules/dormancy.hpp"
 #include "rules/events.hpp"
 #include "rules/initial.hpp"
@@ -109,8 +110,7 @@ void unit_replace(const UnitReplace& op, const Play& play) {
   int32_t* age = play.at(g.age);
   float* origin = play.at(op.origin);
   const auto start_anew = [&](const float* weight) {
-    for (const WeightState& state : op.state)
-      if (state.values.present()) play.at(state.values)[weight - weights] = 0;
+    for (const WeightState& state : op.state) begin_anew(state, play, 0, weight - weights);
     if (origin) origin[weight - weights] = *weight;
   };
   for (int u = 0; u < g.units; ++u) {
@@ -130,8 +130,7 @@ void unit_replace(const UnitReplace& op, const Play& play) {
     bias[u] = 0;
     start_anew(bias + u);
     const auto start_row = [&](int row) {
-      for (const WeightState& state : op.unit_state)
-        if (state.values.present()) play.at(state.values)[row] = 0;
+      for (const WeightState& state : op.unit_state) begin_anew(state, play, 0, row);
     };
     start_row(op.first_row + u);
     for (const Companion& companion : op.companions)

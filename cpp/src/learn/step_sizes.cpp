@@ -1,4 +1,5 @@
 // Optimizers whose step sizes follow from what is learned put their operations into a recording.
+#include <algorithm>
 #include <cmath>
 
 #include "klopf/error.hpp"
@@ -10,9 +11,12 @@ namespace {
 constexpr double infinity = HUGE_VAL;
 const std::vector<std::string> scopes{"network", "layer", "unit", "weight"};  // in the order of Scope
 
+int32_t rows_of(const std::vector<StepLayer>& layers) { return layers.back().first_row + layers.back().rows; }
+
 // Who shares what: all rows, those of a layer, or each row by itself.
 template <class Op, class Put>
-void for_owners(Scope scope, const std::vector<StepLayer>& layers, int32_t rows, Put put) {
+void for_owners(Scope scope, const std::vector<StepLayer>& layers, Put put) {
+  const int32_t rows = rows_of(layers);
   const auto make = [&](int32_t first_row, int32_t count, bool each_row, int32_t owner, std::size_t of_layers) {
     Op op{};
     op.first_row = first_row, op.rows = count, op.each_row = each_row, op.owner = owner;
@@ -24,13 +28,24 @@ void for_owners(Scope scope, const std::vector<StepLayer>& layers, int32_t rows,
     for (std::size_t k = 0; k < layers.size(); ++k) make(layers[k].first_row, layers[k].rows, false, static_cast<int32_t>(k), 1);
 }
 
-StepSizes begin(const std::string& owner, StepRule rule, const std::string& scope, Recording& r) {
+// Layers whose step sizes are learned.
+std::vector<StepLayer> learned_layers(const StepSizes& all, const Network& network) {
+  std::vector<StepLayer> layers = step_layers(network);
+  if (all.output_step_size.present()) layers.pop_back();
+  return layers;
+}
+
+StepSizes begin(const std::string& owner, StepRule rule, const std::string& scope, Recording& r, const StepLimits& limits = {}) {
   StepSizes all{};
   all.rule = rule;
   all.scope = static_cast<Scope>(choice(owner, "scope", scope, scopes));
-  const std::vector<StepLayer> layers = step_layers(r.network);
-  for (const StepLayer& layer : layers) all.rows += layer.rows;
-  all.owners = all.scope == Scope::network ? 1 : all.scope == Scope::layer ? static_cast<int32_t>(layers.size()) : all.rows;
+  if (limits.output_step_size.given()) {
+    if (step_layers(r.network).size() < 2) throw Error("[" + owner + "] output_step_size is of networks with hidden layers");
+    all.output_step_size = r.number(owner, "output_step_size", limits.output_step_size, 0, infinity);
+  }
+  const std::vector<StepLayer> layers = learned_layers(all, r.network);
+  for (const StepLayer& layer : step_layers(r.network)) all.rows += layer.rows;
+  all.owners = all.scope == Scope::network ? 1 : all.scope == Scope::layer ? static_cast<int32_t>(layers.size()) : rows_of(layers);
   all.weights = r.network.weights();
   all.grads = r.traces ? r.traces->values : r.tape.grads;
   if (r.traces) {
@@ -51,8 +66,16 @@ StepSizes begin(const std::string& owner, StepRule rule, const std::string& scop
 
 template <class Op>
 void for_layers(const StepSizes& all, Recording& r) {
-  for (const StepLayer& layer : step_layers(r.network)) r.update.push_back(Op{all, layer});
+  for (const StepLayer& layer : learned_layers(all, r.network)) r.update.push_back(Op{all, layer});
   r.step_sizes = all;
+}
+
+// The last layer, where its step size is fixed.
+void apply_fixed(StepSizes all, Recording& r) {
+  if (!all.output_step_size.present()) return;
+  all.rule = StepRule::fixed;
+  all.step_size = all.output_step_size;
+  r.update.push_back(ApplySteps{all, step_layers(r.network).back()});
 }
 
 // State of each owner: of a unit it begins anew where the unit does.
@@ -67,14 +90,43 @@ void expect_traces(const std::string& owner, const Recording& r) {
   if (!r.traces) throw Error("[" + owner + "] is of temporal-difference errors and traces: for a StreamAgent, not a Learner");
 }
 
+// A step size as the logarithm of its ratio to where step sizes begin.
+Ref<double> ratio(Recording& r, const std::string& owner, const std::string& name, const PerRun& value, const PerRun& initial) {
+  check_number(owner, name, value, r.network.runs(), 0, infinity);
+  PerRun logarithms = PerRun::none();
+  for (int run = 0; run < r.network.runs(); ++run) logarithms.values.push_back(std::log(value[run] / initial[run]));
+  const Ref<double> ref = r.layout.add<double>(owner + "." + name);
+  r.hyper.emplace_back(ref, logarithms);
+  return ref;
+}
+
+// Where step sizes, whose logarithms were added last to what is kept, are limited and begin, and what weights do beside.
+void limit(const std::string& owner, const StepLimits& limits, const PerRun& initial, StepSizes& all, Recording& r) {
+  all.lowest = ratio(r, owner, "minimum_step_size", limits.minimum_step_size, initial);
+  if (limits.maximum_step_size.given()) {
+    all.highest = ratio(r, owner, "maximum_step_size", limits.maximum_step_size, initial);
+    for (int run = 0; run < r.network.runs(); ++run)
+      if (limits.maximum_step_size[run] < limits.minimum_step_size[run])
+        throw Error("[" + owner + "] maximum_step_size must be at least minimum_step_size, got " +
+                    number_text(limits.maximum_step_size[run]) + " and " + number_text(limits.minimum_step_size[run]));
+  }
+  all.weight_decay = r.number(owner, "weight_decay", limits.weight_decay, 0, infinity);
+  if (!limits.newcomer_step_size.given()) return;
+  const Ref<double> birth = ratio(r, owner, "newcomer_step_size", limits.newcomer_step_size, initial);
+  const Ref<float> logarithms = all.scope == Scope::weight ? all.log_step : all.owner_log_step;
+  for (std::vector<WeightState>* states : {&r.weight_state, &r.unit_state})
+    for (WeightState& state : *states)
+      if (state.values.space == logarithms.space && state.values.offset == logarithms.offset) state.birth = birth;
+}
+
 void own(const StepSizes& all, Recording& r) {
-  for_owners<OwnSteps>(all.scope, step_layers(r.network), all.rows, [&](OwnSteps op, int32_t) {
+  for_owners<OwnSteps>(all.scope, learned_layers(all, r.network), [&](OwnSteps op, int32_t) {
     op.all = all;
     r.update.push_back(op);
   });
 }
 void bound(const StepSizes& all, Scope scope, Recording& r) {
-  for_owners<BoundSteps>(scope, step_layers(r.network), all.rows, [&](BoundSteps op, int32_t layers) {
+  for_owners<BoundSteps>(scope, learned_layers(all, r.network), [&](BoundSteps op, int32_t layers) {
     op.all = all;
     op.owners = all.scope == Scope::network ? 1 : all.scope == Scope::layer ? layers : op.rows;
     if (all.scope == Scope::unit) op.owner = op.first_row;
@@ -106,21 +158,23 @@ bool needs_curvature(const Optimizer& optimizer) {
 }
 
 void record_one(const IDBD& o, Recording& r) {
-  StepSizes all = begin("IDBD", StepRule::idbd, o.scope, r);
+  StepSizes all = begin("IDBD", StepRule::idbd, o.scope, r, o);
   all.trace = for_each_weight<float>(r, "trace");
   if (all.scope == Scope::weight) all.log_step = for_each_weight<float>(r, "log_step");
   else all.owner_log_step = for_each_owner(r, all, "log_step");
   all.step_size = r.number("IDBD", "step_size", o.step_size, 0, infinity);
   all.meta_step_size = r.number("IDBD", "meta_step_size", o.meta_step_size, 0, infinity);
+  limit("IDBD", o, o.step_size, all, r);
   if (all.scope != Scope::weight) {
     for_layers<MeasureSteps>(all, r);
     own(all, r);
   }
   for_layers<ApplySteps>(all, r);
+  apply_fixed(all, r);
 }
 
 void record_one(const Autostep& o, Recording& r) {
-  StepSizes all = begin("Autostep", StepRule::autostep, o.scope, r);
+  StepSizes all = begin("Autostep", StepRule::autostep, o.scope, r, o);
   const auto bounded = static_cast<Scope>(choice("Autostep", "bound", o.bound, {"network", "layer", "unit"}));
   if (all.scope < bounded)
     throw Error("[Autostep] bound must not be of less than scope is of, got bound=\"" + o.bound + "\" and scope=\"" + o.scope + "\"");
@@ -135,10 +189,12 @@ void record_one(const Autostep& o, Recording& r) {
   all.step_size = r.number("Autostep", "step_size", o.step_size, 0, infinity);
   all.meta_step_size = r.number("Autostep", "meta_step_size", o.meta_step_size, 0, infinity);
   all.decay = r.number("Autostep", "time_constant", o.time_constant, 1, infinity);
+  limit("Autostep", o, o.step_size, all, r);
   for_layers<MeasureSteps>(all, r);
   if (all.scope != Scope::weight) own(all, r);
   bound(all, bounded, r);
   for_layers<ApplySteps>(all, r);
+  apply_fixed(all, r);
 }
 
 void record_one(const ObGD& o, Recording& r) {
@@ -261,10 +317,16 @@ std::vector<Array> step_sizes_of(const std::optional<StepSizes>& step_sizes, con
                            factors = of(all.factors, 2 * all.rows);
   const std::vector<double> initial = blocks.fetch(all.step_size);
   const std::vector<StepLayer> layers = step_layers(network);
+  const std::vector<double> output = all.output_step_size.present() ? blocks.fetch(all.output_step_size) : std::vector<double>{};
   for (std::size_t run = 0; run < initial.size(); ++run) {
     float* to = values.at(out, static_cast<int>(run));
     for (std::size_t k = 0; k < layers.size(); ++k) {
       const StepLayer& layer = layers[k];
+      if (!output.empty() && k + 1 == layers.size()) {
+        std::fill_n(to + layer.weight, layer.rows * layer.columns, static_cast<float>(output[run]));
+        if (layer.bias >= 0) std::fill_n(to + layer.bias, layer.rows, static_cast<float>(output[run]));
+        continue;
+      }
       for (int32_t row = 0; row < layer.rows; ++row) {
         const std::size_t at = static_cast<std::size_t>(layer.first_row + row);
         const std::size_t owner = all.scope == Scope::network ? 0 : all.scope == Scope::layer ? k : at;

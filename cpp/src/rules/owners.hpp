@@ -40,6 +40,8 @@ KLOPF_FN void own_rows(const OwnSteps& op, const Play& play, int run, int k) {
   }
   if (all.rule == StepRule::idbd) b = idbd(b, m, static_cast<float>(*play.at(all.meta_step_size, run)));
   else autostep(b, play.at(all.owner_scale, run)[op.owner + k], m, c, autostep_rates(all, play, run));
+  const auto limit = [&](Ref<double> ref, float without) { return ref.present() ? static_cast<float>(*play.at(ref, run)) : without; };
+  b = within(b, limit(all.lowest, -HUGE_VALF), limit(all.highest, HUGE_VALF));
   const float alpha = alpha_of();
   for (int r = rows.first; r < rows.first + rows.count; ++r) {
     sums[2 * r + 1] *= alpha;

@@ -20,16 +20,18 @@ KLOPF_FN float exp_of(float x) {
   return x == x ? series * power : x;
 }
 
-// w <- w - alpha g; h <- keep h - alpha g
-KLOPF_FN void follow(float& w, float& h, float g, float alpha, float keep) {
+// w <- (1 - alpha lambda) w - alpha g; h <- keep h - alpha g
+KLOPF_FN void follow(float& w, float& h, float g, float alpha, float keep, float decay) {
   const float change = alpha * g;
-  w = w - change;
+  w = w - alpha * decay * w - change;
   h = keep * h - change;
 }
 KLOPF_FN float kept(float alpha, float c) {  // [1 - alpha c]^+
   const float keep = 1 - alpha * c;
   return keep > 0 ? keep : 0.0f;
 }
+
+KLOPF_FN float within(float b, float lowest, float highest) { return b < lowest ? lowest : b > highest ? highest : b; }
 
 // Sutton 1992: beta <- beta - theta g h.  `m` is -g h, a weight's, or the sum over an owner's.
 KLOPF_FN float idbd(float b, float m, float theta) { return b + theta * m; }
@@ -102,7 +104,8 @@ struct StepArrays {
   float *h, *b, *v, *n, *m, *m_count;
   const float *c, *now;
   float initial, meta, decay, epsilon, first_decay, weight_decay;
-  float sign;  // of gradients 1, of traces -delta
+  float lowest, highest;  // of b
+  float sign;             // of gradients 1, of traces -delta
   KLOPF_MEMBER_FN float gradient(int64_t i) const { return sign * g[i]; }
   // Of the newest sample alone, and the curvature along the trace (TIDBD): both as above where there are no traces.
   KLOPF_MEMBER_FN float newest(int64_t i) const { return now ? sign * now[i] : g[i]; }
@@ -130,6 +133,8 @@ KLOPF_FN StepArrays arrays_of(const StepSizes& all, const Play& play, int run) {
           number(all.epsilon),
           number(all.first_decay),
           number(all.weight_decay),
+          all.lowest.present() ? number(all.lowest) : -HUGE_VALF,
+          all.highest.present() ? number(all.highest) : HUGE_VALF,
           all.delta.present() ? -number(all.delta) : 1.0f};
 }
 template <StepRule rule, bool own>
@@ -143,6 +148,7 @@ struct WeightRule {
       first += z < 0 ? -z : z;
     } else if constexpr (own) {  // Autostep: IDBD needs no sums
       autostep(a.b[i], a.v[i], -(a.newest(i) * a.h[i]), a.curvature(i), rates);
+      a.b[i] = within(a.b[i], a.lowest, a.highest);
       second += a.initial * exp_of(a.b[i]) * a.curvature(i);
     } else if constexpr (rule == StepRule::meta_optimize) {
       first -= a.gradient(i) * a.h[i];
@@ -169,12 +175,14 @@ struct WeightRule {
             {a.first_decay, a.decay, a.epsilon, a.weight_decay});
     } else if constexpr (rule == StepRule::intentional) {
       a.w[i] -= first * (a.sign * a.g[i] / root(a, i));
+    } else if constexpr (rule == StepRule::fixed) {
+      a.w[i] -= a.initial * a.gradient(i);
     } else if constexpr (own) {
-      a.b[i] = rule == StepRule::idbd ? idbd(a.b[i], -(a.newest(i) * a.h[i]), a.meta) : a.b[i] - first;
+      a.b[i] = rule == StepRule::idbd ? within(idbd(a.b[i], -(a.newest(i) * a.h[i]), a.meta), a.lowest, a.highest) : a.b[i] - first;
       const float alpha = a.initial * exp_of(a.b[i]);
-      follow(a.w[i], a.h[i], a.gradient(i), alpha, kept(alpha, a.curvature(i)));
+      follow(a.w[i], a.h[i], a.gradient(i), alpha, kept(alpha, a.curvature(i)), a.weight_decay);
     } else {
-      follow(a.w[i], a.h[i], a.gradient(i), first, second);
+      follow(a.w[i], a.h[i], a.gradient(i), first, second, a.weight_decay);
     }
   }
   // What ObGD moves along, but for its sign.
@@ -196,6 +204,7 @@ KLOPF_FN void with_weight_rule(const StepSizes& all, Work work) {
       return own ? work(WeightRule<StepRule::adaptive_obgd, true>{}) : work(WeightRule<StepRule::adaptive_obgd, false>{});
     case StepRule::meta_optimize: return work(WeightRule<StepRule::meta_optimize, false>{});
     case StepRule::intentional: return work(WeightRule<StepRule::intentional, false>{});
+    case StepRule::fixed: return work(WeightRule<StepRule::fixed, false>{});
     case StepRule::swift_td: return;  // has an operation of its own
   }
 }

@@ -18,7 +18,9 @@ CLIP = (
     "for at most so many times their root mean square"
 )
 BEGIN = "where step sizes begin; of SGD and Adam the one there is"
-DECAY = "gradient += weight_decay * weight; of AdamW, UPGD and MetaOptimize beside the gradient"
+DECAY = (
+    "gradient += weight_decay * weight; beside the gradient of AdamW, UPGD, MetaOptimize, IDBD and Autostep"
+)
 TO = "where weight decay leads to: zero, or the initial weights"
 DECAYS = ("zero", "initial")
 SCOPES = ("network", "layer", "unit", "weight")
@@ -112,7 +114,34 @@ class Upgd:
 
 
 @dataclass(frozen=True)
-class Idbd:
+class Limited:
+    """What is done to step sizes beside learning them."""
+
+    minimum_step_size: float = option(
+        0.0, "the least that step sizes of IDBD and Autostep fall to", minimum=0
+    )
+    maximum_step_size: float | None = option(None, "the most that they rise to (default: no limit)", above=0)
+    newcomer_step_size: float | None = option(
+        None, "where those of replaced units begin (default: where all do)", above=0
+    )
+    output_step_size: float | None = option(
+        None, "a fixed one for the last layer (default: learned like others)", minimum=0
+    )
+    weight_decay: float = option(0.0, DECAY, minimum=0)
+
+    def limits(self) -> dict[str, Any]:
+        """As the optimizers take them."""
+        return {
+            "minimum_step_size": self.minimum_step_size,
+            "maximum_step_size": self.maximum_step_size,
+            "newcomer_step_size": self.newcomer_step_size,
+            "output_step_size": self.output_step_size,
+            "weight_decay": self.weight_decay,
+        }
+
+
+@dataclass(frozen=True)
+class Idbd(Limited):
     """Incremental delta-bar-delta."""
 
     short: ClassVar[str] = "idbd"
@@ -123,11 +152,16 @@ class Idbd:
 
     def optimizer(self) -> Any:
         """The step-size rule."""
-        return kl.IDBD(step_size=self.step_size, meta_step_size=self.meta_step_size, scope=self.scope)
+        return kl.IDBD(
+            step_size=self.step_size,
+            meta_step_size=self.meta_step_size,
+            scope=self.scope,
+            **self.limits(),
+        )
 
 
 @dataclass(frozen=True)
-class Autostep:
+class Autostep(Limited):
     """Autostep."""
 
     short: ClassVar[str] = "autostep"
@@ -146,6 +180,7 @@ class Autostep:
             time_constant=self.time_constant,
             scope=self.scope,
             bound=self.bound,
+            **self.limits(),
         )
 
 

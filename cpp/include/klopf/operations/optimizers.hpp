@@ -69,7 +69,7 @@ struct AddChunks {  // leaves in the first chunk's workspace the sum over all
 
 // Rules by which step sizes, or limits of them, follow from what is learned. Who owns one: the network, a layer, a unit (its incoming
 // weights and bias), or every weight.
-enum class StepRule : uint32_t { idbd, autostep, obgd, adaptive_obgd, meta_optimize, intentional, swift_td };
+enum class StepRule : uint32_t { idbd, autostep, obgd, adaptive_obgd, meta_optimize, intentional, swift_td, fixed };
 enum class Scope : uint32_t { network, layer, unit, weight };
 // Weights of a layer: rows are units. Rows and layers of the network are counted on.
 struct StepLayer {
@@ -92,6 +92,8 @@ struct StepSizes {
   Ref<float> factors;                            // [rows, 2]: step size and [1 - alpha c]^+; or log M; or the step size alone
   Ref<double> step_size, meta_step_size, decay;  // alpha_0; theta or mu or kappa; tau or beta2
   Ref<double> epsilon, first_decay, weight_decay, discount;  // discount: of later losses, or of traces
+  Ref<double> lowest, highest;                               // limits of b
+  Ref<double> output_step_size;                              // of the last layer, where it is fixed
   Ref<int32_t> alive;
 };
 struct SwiftStep {  // of a linear network; the traces of `all` are z, its trace h

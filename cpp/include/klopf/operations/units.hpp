@@ -96,9 +96,10 @@ struct Companion {
   int32_t learned;    // among the weights
   int32_t first_row;  // and there among the rows of all layers
 };
-// State that an optimizer keeps for each weight, in the order of the weights; zero where a unit starts anew.
+// State that an optimizer keeps for each weight, in the order of the weights.
 struct WeightState {
   Ref<uint32_t> values;  // 32-bit words
+  Ref<double> birth;     // what it is where a unit starts anew, as a float; absent: zero
 };
 struct UnitReplace {
   Units group;

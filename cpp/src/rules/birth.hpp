@@ -1,0 +1,19 @@
+#pragma once
+#include <string.h>
+
+#include "klopf/operations.hpp"
+
+// What an optimizer keeps for a unit that starts anew. `run` is 0 where a play is of one run.
+namespace klopf {
+
+KLOPF_FN void begin_anew(const WeightState& state, const Play& play, int run, int64_t place) {
+  if (!state.values.present()) return;
+  uint32_t word = 0;
+  if (state.birth.present()) {
+    const float value = static_cast<float>(*play.at(state.birth, run));
+    memcpy(&word, &value, 4);
+  }
+  play.at(state.values, run)[place] = word;
+}
+
+}  // namespace klopf
