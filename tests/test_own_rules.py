@@ -302,6 +302,54 @@ def test_mistakes(rule: kl.UnitRule, message: str) -> None:
         learner("vectors", [rule]).step(x, y)
 
 
+class Worth(kl.UtilityRule):
+    def __init__(self, said: Any) -> None:
+        super().__init__()
+        self.said = said
+
+    def utility(self, units: kl.WatchedUnits) -> Any:
+        return self.said
+
+
+class Becomes(kl.StepSizeRule):
+    def __init__(self, said: Any) -> None:
+        self.said = said
+
+    def step(self, weights: Any, gradients: Any) -> Any:
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            Worth(np.zeros(3)),
+            r"\[Worth\] utility must give a number for each unit \[3, 13\], got float64 \[3\]",
+        ),
+        (Worth(None), r"\[Worth\] utility must give a number for each unit \[3, 13\], got object \[\]"),
+        (Becomes(None), r"\[Becomes\] step must return new weights by name, got NoneType"),
+        (Becomes({"a": 1}), r"\[Becomes\] step returned \"a\"; there are 0.weight, 0.bias, "),
+        (Becomes({"0.bias": 1}), r'\[Becomes\] "0.bias" must have shape \[3, 13\], got \[\]'),
+    ],
+)
+def test_what_rules_must_say(made: Any, message: str) -> None:
+    x, y = data((6,))
+    rules, options = ([made], {}) if isinstance(made, Worth) else ([], {"optimizer": made})
+    with pytest.raises(kl.Error, match="^" + message):
+        learner("vectors", rules, **options).step(x, y)
+
+
+def test_a_learner_names_what_is_no_rule() -> None:
+    net = kl.Network([kl.Linear(3), kl.ReLU(), kl.Linear(1)], (2,))
+    for given, message in (
+        (kl.ReDo(), "rules must be a list, got ReDo"),
+        ([kl.ReDo], "rules must be unit rules, as kl.ContinualBackprop\\(\\) is, got <class"),
+        ([[kl.ReDo()]], "rules must be unit rules, as kl.ContinualBackprop\\(\\) is, got \\[ReDo"),
+    ):
+        with pytest.raises(kl.Error, match=r"^\[learner\] " + message):
+            kl.Learner(net, loss="mse", optimizer=kl.SGD(), rules=given)  # type: ignore[arg-type]
+
+
 def test_what_a_step_knows_is_there_in_a_turn_only() -> None:
     class Keeps(Look):
         def step(self, units: Sequence[kl.WatchedUnits]) -> None:

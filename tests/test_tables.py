@@ -109,6 +109,23 @@ def test_differences_are_paired_by_seed(folder: Path, capsys: Capture) -> None:
     assert (row["line"], row["runs"], float(row["mean"])) == ("cbp", "2", pytest.approx(5.5))
 
 
+def test_looking_differently_is_no_other_stream_and_what_is_unfinished_is_said(
+    folder: Path, capsys: Capture
+) -> None:
+    for name, method, settings in (
+        ("a", "bp", {"tasks": 20, "metric": ["mine.py:f"], "events": 9}),
+        ("b", "cbp", {"tasks": 20, "metric": [], "events": 0}),
+        ("c", "l2", {"tasks": 4000}),
+    ):
+        made_up(folder / name, [method], 20, 3)
+        path = folder / name / "settings.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "settings": settings}))
+    assert main(["table", "a", "b", "--against", "bp"]) == 0
+    assert "so far" not in capsys.readouterr().out
+    assert main(["table", "c"]) == 0
+    assert capsys.readouterr().out.endswith("; l2 so far: task 20 of 4,000\n")
+
+
 def test_mistakes(folder: Path, capsys: Capture) -> None:
     made_up(folder / "a", ["bp", "cbp"], 20, 2, step_size=[0.1, 0.2])
     made_up(folder / "b", ["l2"], 20, 2)

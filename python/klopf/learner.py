@@ -43,7 +43,7 @@ class Learner(_core.Learner):
         max_gradient_norm: PerRun | None = None,
         events: int = 0,
     ) -> None:
-        given = list(rules or [])
+        given = _rules(rules)
         super().__init__(
             network,
             loss=loss,
@@ -231,6 +231,19 @@ class Learner(_core.Learner):
         learner.load_state(arrays)
         checkpoint.warn_of_other_arithmetic(path, settings["arithmetic"], learner.net._arithmetic)
         return learner
+
+
+def _rules(given: Any) -> list[Any]:
+    """Those given, each a rule."""
+    if not isinstance(given, Sequence | None):
+        raise _core.Error(f"[learner] rules must be a list, got {given!r}")
+    rules = list(given or [])
+    for one in rules:
+        if not isinstance(one, Rule | UnitRule):
+            raise _core.Error(
+                f"[learner] rules must be unit rules, as kl.ContinualBackprop() is, got {one!r}"
+            )
+    return rules
 
 
 def _described(value: Any) -> Any:

@@ -175,7 +175,13 @@ class UtilityRule(UnitRule):
         for k, group in enumerate(units):
             trace, age = self.state[f"utility.{k}"], group.age
             trace[age == 1] = 0.0  # of a unit that has just begun
-            trace[...] = self.utility_decay * trace + (1 - self.utility_decay) * self.utility(group)
+            worth = np.asarray(self.utility(group))
+            if worth.shape != trace.shape or worth.dtype.kind not in "fiub":
+                raise _core.Error(
+                    f"[{type(self).__name__}] utility must give a number for each unit {list(trace.shape)}, "
+                    f"got {worth.dtype} {list(worth.shape)}"
+                )
+            trace[...] = self.utility_decay * trace + (1 - self.utility_decay) * worth
             corrected.append(trace / (1 - self.utility_decay ** age.astype(np.float64)))
         return [
             lowest(utility, group.age > self.maturity, self.replacement_rate, self.state[f"carry.{k}"])
@@ -221,10 +227,15 @@ class StepSizeRule(Kept):
         """What `step` says, checked, with runs that no longer learn as they are."""
         name = type(self).__name__
         new = dict(weights)
-        for key, value in self.step(weights, gradients).items():
+        said: Any = self.step(weights, gradients)
+        if not isinstance(said, Mapping):
+            raise _core.Error(f"[{name}] step must return new weights by name, got {type(said).__name__}")
+        for key, value in said.items():
             given = np.asarray(value, dtype=np.float32)
-            if key not in weights or given.shape != weights[key].shape:
-                known = list(weights[key].shape) if key in weights else "no such weights"
-                raise _core.Error(f'[{name}] "{key}" must be {known}, got {list(given.shape)}')
+            if key not in weights:
+                raise _core.Error(f'[{name}] step returned "{key}"; there are {", ".join(weights)}')
+            if given.shape != weights[key].shape:
+                expected = list(weights[key].shape)
+                raise _core.Error(f'[{name}] "{key}" must have shape {expected}, got {list(given.shape)}')
             new[key] = np.where(alive.reshape(-1, *[1] * (given.ndim - 1)), given, weights[key])
         return new

@@ -121,27 +121,28 @@ def legend_columns(labels: Sequence[str]) -> int:
 
 
 def frame(
-    title: str, remark: str, looks: list[Look], labels: list[str], summary: Summary, below: bool
+    title: str, remark: str, looks: list[Look], labels: list[str], summary: Summary, below: int
 ) -> tuple[Sheet, Any]:
-    """A figure with its title and legend, and the place for one panel, or for two rows of them.
+    """A figure with its title and legend, and the place for one panel, and for so many rows of them below.
 
     labels: one more than looks where published points are drawn.
     """
     from klopf.experiments.panels import Sheet
 
     above = 0.8 + 0.2 * -(-len(labels) // legend_columns(labels))  # title and legend; all in inches
-    height = above + 3.15 + (2.6 if below else 0.0)
+    height = above + 3.15 + 2.6 * below
+    heights = [1.35, 1.45 * below - 0.45] if below else [1.35]  # what lies below has gaps of 0.45
     figure = Sheet(10.0, height)
     _header(figure, title, looks, labels, summary, remark)
     grid = figure.add_gridspec(
-        1 + below,
+        len(heights),
         1,
-        height_ratios=[1.35, 1][: 1 + below],
+        height_ratios=heights,
         left=0.075,
         right=0.985,
         bottom=0.48 / height,
         top=1 - (above + 0.22) / height,
-        hspace=0.42,
+        hspace=0.5 * len(heights) / sum(heights),  # of their mean
     )
     return figure, grid
 
@@ -298,33 +299,40 @@ def marks(colour: str) -> dict[str, Any]:
     }
 
 
-def panels_of(panels: Sequence[Panel], looks: Sequence[Look]) -> list[Panel]:
-    """Those that some line has something to show in, and one for each metric of one's own."""
+def panels_of(panels: Sequence[Panel], looks: Sequence[Look]) -> list[list[Panel]]:
+    """Rows of panels: those that some line has something to show in, and below them metrics of one's own."""
     own = [named_after(word) for look in looks for word in look.line.experiment.get("metric", ())]
-    every = [*panels, *((name, name, 1.0) for name in dict.fromkeys(own))]
-    return [panel for panel in every if any(has(look, panel[0]) for look in looks)]
+    mine = [(name, name, 1.0) for name in dict.fromkeys(own)]
+    shown, added = (
+        [panel for panel in some if any(has(look, panel[0]) for look in looks)] for some in (panels, mine)
+    )
+    rows = [shown, *(added[first : first + 3] for first in range(0, len(added), 3))]
+    return [row for row in rows if row]
 
 
 def units_panels(
     figure: Figure,
     place: Any,
     looks: list[Look],
-    panels: Sequence[Panel],
+    panels: Sequence[Sequence[Panel]],
     width: int,
     summary: Summary,
     finish: Callable[[Axes, str], None],
 ) -> None:
-    """A row of panels about units, (column, title, factor) each; finish(axes, column) does the rest."""
-    below = place.subgridspec(1, len(panels), wspace=0.2)
-    for index, (name, title, factor) in enumerate(panels):
-        axes = figure.add_subplot(below[index], label=name)
-        for look in looks:
-            if has(look, name):
-                draw(axes, look, *binned_interval(look, factor * look.line.values[name], width, summary))
-        axes.set_title(title)
-        if name.endswith("dormant_rate"):
-            axes.set_ylim(bottom=0)
-        finish(axes, name)
+    """Rows of panels about units, (column, title, factor) each; finish(axes, column) does the rest."""
+    rows = place.subgridspec(len(panels), 1, hspace=0.45)
+    columns = max(len(row) for row in panels)
+    for below, row in zip(rows, panels, strict=True):
+        places = below.subgridspec(1, columns, wspace=0.2)
+        for index, (name, title, factor) in enumerate(row):
+            axes = figure.add_subplot(places[index], label=name)
+            for look in looks:
+                if has(look, name):
+                    draw(axes, look, *binned_interval(look, factor * look.line.values[name], width, summary))
+            axes.set_title(title)
+            if name.endswith("dormant_rate"):
+                axes.set_ylim(bottom=0)
+            finish(axes, name)
 
 
 def count_axis(axes: Axes, last: int, counted: str) -> None:

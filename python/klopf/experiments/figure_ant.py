@@ -49,7 +49,7 @@ def ant_figure(looks: list[Look], summary: Summary, bin: int | None, published: 
     worlds = sorted({str(look.line.experiment.get("env")) for look in looks})
     title = f"Return on {', '.join(worlds)}, as agents go on learning"
     remark = f"means over {width} measurement{'s' if width > 1 else ''}"
-    figure, grid = frame(title, remark, looks, labels, summary, bool(panels))
+    figure, grid = frame(title, remark, looks, labels, summary, len(panels))
     axes = figure.add_subplot(grid[0], label="return")
     for look in looks:
         draw(axes, look, *binned_interval(look, _latest_returns(look), width, summary))

@@ -45,7 +45,7 @@ def imagenet_figure(looks: list[Look], interval: Summary, bin: int | None, publi
         else ""
     )
     title = f"{'Online accuracy' if online else 'Accuracy'} on each new task of the stream"
-    figure, grid = frame(title, remark, looks, labels, interval, bool(panels))
+    figure, grid = frame(title, remark, looks, labels, interval, len(panels))
     long = tasks > FIRST_TASKS
     accuracy = grid[0].subgridspec(1, 1 + long, width_ratios=[1, 2.1][: 1 + long], wspace=0.06)
     first = figure.add_subplot(accuracy[0], label="first_tasks" if long else "accuracy")

@@ -25,7 +25,7 @@ def incremental_figure(looks: list[Look], interval: Summary, bin: int | None, pu
     panels = panels_of(UNIT_PANELS, looks)
     remark = f"means over {width} steps" if width > 1 else ""
     labels = [look.label for look in looks]
-    figure, grid = frame("Accuracy on all classes so far", remark, looks, labels, interval, bool(panels))
+    figure, grid = frame("Accuracy on all classes so far", remark, looks, labels, interval, len(panels))
     above = grid[0].subgridspec(1, 1 + bool(compared), wspace=0.2)
     axes = figure.add_subplot(above[0], label="accuracy")
     for look in looks:

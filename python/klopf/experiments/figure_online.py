@@ -41,7 +41,7 @@ def online_figure(looks: list[Look], summary: Summary, bin: int | None, publishe
     tracked = any("step_size_relevant" in look.line.values for look in looks)
     remark = f"means over {width} measurement{'s' if width > 1 else ''}"
     labels = [look.label for look in looks]
-    figure, grid = frame(_TITLES[tracked], remark, looks, labels, summary, bool(panels))
+    figure, grid = frame(_TITLES[tracked], remark, looks, labels, summary, len(panels))
     axes = figure.add_subplot(grid[0], label="error")
     for look in looks:
         draw(axes, look, *binned_interval(look, look.line.values["error"], width, summary))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
     Of a layer with one unit the picture has a row for each run.
     """
     from matplotlib.colors import LogNorm
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     layers = max(len(of_line) for of_line in sizes.values())
     positive = np.concatenate([v[np.isfinite(v) & (v > 0)] for one in sizes.values() for v in one.values()])
@@ -74,10 +75,12 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
             axes.set_title(f"layer {layer}" if layer.isdigit() else layer)
             if not np.isfinite(values if alone else values[run]).any():
                 axes.set_title(f"{axes.get_title()}: not finite")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(MaxNLocator(6, integer=True))
+            for axis, count in ((axes.xaxis, values.shape[2]), (axes.yaxis, values.shape[0 if alone else 1])):
+                several = MaxNLocator(min(6, count), integer=True)
+                axis.set_major_locator(several if count > 1 else FixedLocator([0]))
             axes.set_xlabel("weight")
-            axes.set_ylabel("run" if alone else "unit")
+            if column == 1 or alone:
+                axes.set_ylabel("run" if alone else "unit")
             axes.grid(False)
     height = figure.get_figheight()
     bar = figure.add_axes((0.935, 0.5 / height, 0.012, 1 - 1.35 / height))
@@ -101,11 +104,11 @@ def _histogram(axes: Axes, label: str, of_line: Mapping[str, Array], low: float,
     for (layer, values), colour in zip(of_line.items(), PALETTE * len(of_line), strict=False):
         there = values[np.isfinite(values)]
         count, _ = np.histogram(np.clip(there, edges[0], edges[-1]), edges)
-        axes.stairs(count / max(there.size, 1), edges, color=colour, label=layer, linewidth=1.4)
+        axes.stairs(count / max(there.size, 1), edges, color=colour, label=f"layer {layer}", linewidth=1.4)
     axes.set_xscale("log")
     _tick(axes.xaxis, low, high)
     axes.set_ylim(bottom=0)
-    axes.set_title(label)
+    axes.set_title("\n".join(textwrap.wrap(label, 24)))
     axes.set_xlabel("step size")
     axes.set_ylabel("share of weights")
     if len(of_line) > 1:

@@ -24,7 +24,7 @@ from klopf.experiments.record import Record
 from klopf.experiments.results import Folder, Table
 from klopf.experiments.session import Session
 from klopf.experiments.statistics import mean
-from klopf.experiments.supervised import OwnMetrics, kept_in_mind, with_own
+from klopf.experiments.supervised import OwnMetrics, kept_in_mind, own_files, with_own
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -62,6 +62,9 @@ class Plan(plans.Plan[Any, OnlineMethod]):
 
     measured: ClassVar[tuple[str, ...]]
     loss: ClassVar[str]  # "mse", or "squared_error", half of it
+
+    def more(self) -> dict[str, Any]:
+        return own_files(self.settings.metric)
 
     @property
     def table(self) -> Table:
@@ -122,6 +125,8 @@ class Experiment:
             with session.timed("data"):
                 count = min(every, self.settings.examples - stretch * every)
                 x, y = self.stream.examples(stretch * every, count)
+            if not self.record.rows:
+                self.own.measure(self.parts[0], x[:, -PROBE:], {})
             for index in range(self.record.line, len(self.parts)):
                 log = EventLog(self.parts[index], self.settings.events, self.record)
                 values = self.learn(index, x, y, session)

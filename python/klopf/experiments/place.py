@@ -23,7 +23,7 @@ class Where:
     resume: str | None = option(None, "go on with the experiment in a results folder", placeholder="FOLDER")
 
 
-OPERATIONAL = ("checkpoint_every", "threads", "figure", "quiet")  # change no result
+OPERATIONAL = ("checkpoint_every", "threads", "figure", "quiet", "events")  # change no result
 
 
 def taken_from(given: dict[str, Any]) -> Where:

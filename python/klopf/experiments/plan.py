@@ -160,6 +160,8 @@ class Plan(ABC, Generic[Asked, Method]):
                     rest[stage] = checked(described[stage]) if stage == "tuning" else described[stage]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise kl.Error(f"{folder} is not the results folder of this version: {error}") from error
+        if "events" in changed and (settings.events == 0) != (changed["events"] == 0):
+            raise kl.Error(f"--events: {folder} was begun {'with' if settings.events else 'without'} it")
         made = cls(dataclasses.replace(settings, **changed), lines, command, **rest)
         if described["seeds"] != made.seeds:
             raise kl.Error(f"the seeds in {folder}/{SETTINGS} are not those that its settings give")

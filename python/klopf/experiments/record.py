@@ -106,10 +106,22 @@ class Record:
             raise kl.Error(f"{path} is not the checkpoint of an experiment: {error} is missing") from error
         self.carried = checkpoint.within(arrays, "carried/")
         for name, was, now in _differences(plan, experiment.plan.decides()):
+            if name.startswith("metric_files."):
+                file = name.removeprefix("metric_files.")
+                raise kl.Error(f"--metric: {file} is not what it was when {path.parent} was begun")
             raise kl.Error(f"{path} was written where {name} was {was}, and {SETTINGS} beside it says {now}")
         for index, part in enumerate(experiment.parts):
+            state = checkpoint.within(arrays, f"line{index}/")
+            if "events.step" in state:  # of which there may be room for more now; all were written
+                mine = part.state()
+                anew = [
+                    name
+                    for name in state
+                    if name.startswith("events.") and state[name].shape != mine[name].shape
+                ]
+                state |= {name: mine[name] for name in anew}
             try:
-                part.load_state(checkpoint.within(arrays, f"line{index}/"))
+                part.load_state(state)
             except kl.Error as error:
                 raise kl.Error(f"{path} does not belong to the settings beside it: {error}") from None
         checkpoint.warn_of_other_arithmetic(path, before, experiment.arithmetic)

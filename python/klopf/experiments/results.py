@@ -319,6 +319,7 @@ class LineResults(NamedTuple):
 
     values: for each column an array [R, T], NaN where missing.  at: what the counter said [T].
     experiment: the settings that all lines have.  seeds: one a run.  name: of the experiment.
+    counter: what `at` counts.
     """
 
     label: str
@@ -329,6 +330,14 @@ class LineResults(NamedTuple):
     experiment: dict[str, Any]
     seeds: tuple[int, ...] = ()
     name: str = ""
+    counter: str = ""
+
+    @property
+    def whole(self) -> int:
+        """What the counter says at the end of the whole stream; where that is not known, of what there is."""
+        return int(
+            self.experiment.get({"classes": "classes"}.get(self.counter, f"{self.counter}s"), self.at[-1])
+        )
 
     @property
     def lost(self) -> list[int]:
@@ -375,7 +384,7 @@ def read_results(folder: str | os.PathLike[str]) -> list[LineResults]:
         at = np.array([table.at(k) for k in range(own.shape[2])])
         about = line["label"], line["method"], line["settings"]
         seeds, name = tuple(settings["seeds"]), str(settings.get("experiment", ""))
-        found.append(LineResults(*about, values, at, common, seeds, name))
+        found.append(LineResults(*about, values, at, common, seeds, name, table.counter))
     return [line for line in found if line.at.size]
 
 

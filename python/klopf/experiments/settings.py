@@ -225,7 +225,7 @@ class Parser(argparse.ArgumentParser):
         skipped = set(leave_out)
         for asked in options(settings):
             if asked.name not in skipped:
-                default = "" if asked.default is None else f"default: {written(asked.default)}"
+                default = "" if asked.default in (None, ()) else f"default: {written(asked.default)}"
                 self.add_option(self, asked, default)
 
     def add_option(

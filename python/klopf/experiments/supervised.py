@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import runpy
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,20 +48,19 @@ class OwnMetrics:
 
     def __init__(self, named: Sequence[str], columns: Sequence[str]) -> None:
         self._functions: dict[str, Callable[..., Any]] = {}
+        self._paths: dict[str, str] = {}
         for word in named:
             path, _, name = word.rpartition(":")
             if not path or not name.isidentifier():
                 raise kl.Error(f"--metric: expected FILE:FUNCTION, got '{word}'")
             if name in columns or name in self._functions:
                 raise kl.Error(f"--metric: there is a column {name} already")
-            try:
-                Path(path).read_bytes()
-            except OSError as error:
-                raise kl.Error(f"--metric: cannot read {path}: {reason(error)}") from error
-            function = runpy.run_path(path).get(name)
+            _content(path)
+            with _failing(f"{path}", path):
+                function = runpy.run_path(path).get(name)
             if not callable(function):
                 raise kl.Error(f"--metric: {path} has no function {name}")
-            self._functions[name] = function
+            self._functions[name], self._paths[name] = function, path
 
     def __iter__(self) -> Any:
         return iter(self._functions)
@@ -69,14 +71,45 @@ class OwnMetrics:
         """What they say [R] each.  Raises kl.Error for anything but a number a run."""
         found, runs = {}, learner.net.runs
         for name, function in self._functions.items():
-            said = function(learner, inputs, **pixels)
+            with _failing(name, self._paths[name]):
+                said = function(learner, inputs, **pixels)
             try:
+                if said is None or np.iscomplexobj(said):
+                    raise TypeError
                 found[name] = np.asarray(said, dtype=np.float64)
             except (TypeError, ValueError):
                 raise kl.Error(f"--metric: {name} must give numbers, got {type(said).__name__}") from None
             if found[name].shape != (runs,):
                 raise kl.Error(f"--metric: {name} must have shape [{runs}], got {list(found[name].shape)}")
         return found
+
+
+@contextmanager
+def _failing(what: str, path: str) -> Iterator[None]:
+    """Whatever a file of one's own raises becomes one line, which says where."""
+    try:
+        yield
+    except kl.Error:
+        raise
+    except Exception as error:
+        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == path]
+        where = f" in line {lines[-1]} of {path}" if lines else ""
+        raise kl.Error(f"--metric: {what} failed{where}: {type(error).__name__}: {error}") from error
+
+
+def _content(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise kl.Error(f"--metric: cannot read {path}: {reason(error)}") from error
+
+
+def own_files(own: Sequence[str]) -> dict[str, Any]:
+    """For settings.json: checksums of the files that metrics of one's own are in.  An experiment does not go
+    on with other ones."""
+    paths = filter(None, dict.fromkeys(word.rpartition(":")[0] for word in own))
+    found = {path: hashlib.sha256(_content(path)).hexdigest() for path in paths}
+    return {"metric_files": found} if found else {}
 
 
 def with_own(measured: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:

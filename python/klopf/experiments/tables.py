@@ -119,6 +119,8 @@ def footing(lines: Sequence[LineResults], summary: Summary) -> str:
         if summary.interval != "se":
             said += f"; in brackets: {summary.interval_said}s"
     for line in lines:
+        if line.at[-1] < line.whole:
+            said += f"; {line.label} so far: {line.counter} {line.at[-1]:,} of {line.whole:,}"
         if line.lost:
             said += f"; {line.label} lost run{'s' if len(line.lost) > 1 else ''} {of_runs(line.lost)}"
     return said

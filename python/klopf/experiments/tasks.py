@@ -32,7 +32,7 @@ from klopf.experiments.session import Session
 from klopf.experiments.settings import option, option_of
 from klopf.experiments.statistics import mean
 from klopf.experiments.stream import Task, probe_images
-from klopf.experiments.supervised import OwnMetrics, Supervised, kept_in_mind, with_own
+from klopf.experiments.supervised import OwnMetrics, Supervised, kept_in_mind, own_files, with_own
 
 Values = NDArray[np.float64]
 Shown = TypeVar("Shown")
@@ -88,7 +88,7 @@ class Plan(plans.Plan[Any, ImageMethod]):
         return int(self.settings.tasks)
 
     def more(self) -> dict[str, Any]:
-        return {"data": self.source.describe()}
+        return {"data": self.source.describe(), **own_files(self.settings.metric)}
 
     @classmethod
     def rest(cls, described: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,6 +192,8 @@ class Experiment(ABC, Generic[Shown]):
         for task in range(self.record.task, self.plan.tasks):
             with session.timed("data"):
                 shown = self.task(task)
+            if not self.record.rows and self.record.done == 0:  # before hours of learning
+                self.own.measure(self.parts[0], self.probe(shown), self.pixels)
             for index in range(self.record.line, len(self.plan.lines)):
                 if self.record.done == 0:
                     self.plan.lines[index].method.begin_task(self.parts[index], task, self.new_heads)
