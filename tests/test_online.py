@@ -98,7 +98,7 @@ def test_methods_by_other_names(name: str) -> None:
     """Are backprop with other settings."""
     made = regression.METHODS.resolve(name, "authors", {})
     assert made.name == name
-    s = {**asdict(made)} if name != "linear" else {"normalisation": "none", "dropout": 0.0, **asdict(made)}
+    s = {"normalisation": "none", "dropout": 0.0, **asdict(made)}
     optimizer: Any = made.optimizer()
     assert isinstance(optimizer, kl.SGD) and optimizer.step_size == s["step_size"] == 0.01
     assert (s["weight_decay"] > 0) == (name in ("l2", "l2-init", "layernorm+l2", "snp"))

@@ -354,6 +354,10 @@ def test_a_replaced_unit_begins_anew(case: tuple[str, dict[str, Any]], tmp_path:
             lambda: kl.Autostep(newcomer_step_size=-1),
             r"\[Autostep\] newcomer_step_size must be in \[0, infinity\), got -1",
         ),
+        (
+            lambda: kl.IDBD(newcomer_step_size=0.1, scope="layer"),
+            r"\[IDBD\] newcomer_step_size is of step sizes that units or weights own, got scope=\"layer\"",
+        ),
         (lambda: kl.AdaptiveObGD(beta2=1), r"\[AdaptiveObGD\] beta2 must be in \[0, 1\), got 1"),
         (lambda: kl.ObGD(kappa=-1), r"\[ObGD\] kappa must be in \[0, infinity\), got -1"),
         (

@@ -100,7 +100,7 @@ Ref<double> ratio(Recording& r, const std::string& owner, const std::string& nam
   return ref;
 }
 
-// Where step sizes, whose logarithms were added last to what is kept, are limited and begin, and what weights do beside.
+// Between which limits step sizes stay, where those of new units begin, and the decay of weights. After `log_step` has its place.
 void limit(const std::string& owner, const StepLimits& limits, const PerRun& initial, StepSizes& all, Recording& r) {
   all.lowest = ratio(r, owner, "minimum_step_size", limits.minimum_step_size, initial);
   if (limits.maximum_step_size.given()) {
@@ -112,6 +112,9 @@ void limit(const std::string& owner, const StepLimits& limits, const PerRun& ini
   }
   all.weight_decay = r.number(owner, "weight_decay", limits.weight_decay, 0, infinity);
   if (!limits.newcomer_step_size.given()) return;
+  if (all.scope < Scope::unit)
+    throw Error("[" + owner + "] newcomer_step_size is of step sizes that units or weights own, got scope=\"" +
+                scopes[static_cast<std::size_t>(all.scope)] + "\"");
   const Ref<double> birth = ratio(r, owner, "newcomer_step_size", limits.newcomer_step_size, initial);
   const Ref<float> logarithms = all.scope == Scope::weight ? all.log_step : all.owner_log_step;
   for (std::vector<WeightState>* states : {&r.weight_state, &r.unit_state})

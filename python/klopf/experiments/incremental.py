@@ -86,11 +86,6 @@ class Plan(tasks.Plan):
     )
 
     @property
-    def length(self) -> int:
-        """In classes."""
-        return int(self.settings.classes)
-
-    @property
     def table(self) -> Table:
         """One row a step, which says how many classes there are."""
         return Table(self.columns, "classes", self.settings.classes_per_step, self.settings.classes)

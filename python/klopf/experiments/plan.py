@@ -17,7 +17,7 @@ import numpy as np
 import klopf as kl
 from klopf.experiments.lines import Line, Method, Methods
 from klopf.experiments.place import OPERATIONAL, Where
-from klopf.experiments.results import SETTINGS, Table, read_settings
+from klopf.experiments.results import SETTINGS, Table, read_settings, total_of
 from klopf.experiments.settings import Parser, frozen, option, restored
 from klopf.experiments.tune import Tuning, checked
 
@@ -73,7 +73,7 @@ class Plan(ABC, Generic[Asked, Method]):
     @property
     def length(self) -> int:
         """Of the whole stream, in what the table counts."""
-        return int(getattr(self.settings, f"{self.table.counter}s"))
+        return int(getattr(self.settings, total_of(self.table.counter)))
 
     @property
     def until(self) -> int | None:

@@ -61,6 +61,11 @@ CHECKPOINT = "checkpoint.safetensors"
 FIGURE = "figure"
 
 
+def total_of(counter: str) -> str:
+    """The option that says how many there are of what a table counts."""
+    return counter if counter.endswith("s") else f"{counter}s"
+
+
 class Growing:
     """A text file that is added to; klopf.Error where the disk does not take it."""
 
@@ -335,9 +340,7 @@ class LineResults(NamedTuple):
     @property
     def whole(self) -> int:
         """What the counter says at the end of the whole stream; where that is not known, of what there is."""
-        return int(
-            self.experiment.get({"classes": "classes"}.get(self.counter, f"{self.counter}s"), self.at[-1])
-        )
+        return int(self.experiment.get(total_of(self.counter), self.at[-1]))
 
     @property
     def lost(self) -> list[int]:

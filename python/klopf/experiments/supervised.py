@@ -56,14 +56,11 @@ class OwnMetrics:
             if name in columns or name in self._functions:
                 raise kl.Error(f"--metric: there is a column {name} already")
             _content(path)
-            with _failing(f"{path}", path):
+            with _failing(path, path):
                 function = runpy.run_path(path).get(name)
             if not callable(function):
                 raise kl.Error(f"--metric: {path} has no function {name}")
             self._functions[name], self._paths[name] = function, path
-
-    def __iter__(self) -> Any:
-        return iter(self._functions)
 
     def measure(
         self, learner: kl.Learner, inputs: NDArray[Any], pixels: Mapping[str, Any]
