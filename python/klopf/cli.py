@@ -129,6 +129,12 @@ def _regression(arguments: list[str]) -> None:
     command(arguments)
 
 
+def _recall(arguments: list[str]) -> None:
+    from klopf.experiments.recall import command
+
+    command(arguments)
+
+
 def _plot(arguments: list[str]) -> None:
     from klopf.experiments.plot import command
 
@@ -176,6 +182,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "stream": ("agents that learn from every step once, as it comes: AC, Q and SARSA", _stream),
     "track": ("a target that drifts: step sizes find out which inputs matter", _track),
     "regression": ("slowly changing regression: a million examples, one by one", _regression),
+    "recall": ("many tasks that share features: is the latest learned, are those of before known", _recall),
     "plot": ("draw the figure of one or several results folders", _plot),
     "table": ("print the table of one or several results folders, as CSV and LaTeX too", _table),
     "data": ("pack a folder of images into one file, and see what is in such a file", _data),

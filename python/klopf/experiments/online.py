@@ -9,8 +9,8 @@ for each stretch of examples
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +57,27 @@ def drawn(
     return np.concatenate(parts)[begin : begin + count]
 
 
+class Learned(NamedTuple):
+    """A stretch that a line has just learned.
+
+    errors: mean squared errors over it [R].  x: its inputs.  kept: what the line wants to know later, by name.
+    """
+
+    stretch: int
+    errors: Values
+    x: Floats
+    kept: MutableMapping[str, Values]
+
+
 class Plan(plans.Plan[Any, OnlineMethod]):
-    """settings: also have `examples`, how many there are, and `measure_every`; are `Supervised`."""
+    """settings: also have `examples`, how many there are, and `measure_every`; are `Supervised`.
+
+    An experiment whose stretches are something else says so in `stretches` and `stretch`.
+    """
 
     measured: ClassVar[tuple[str, ...]]
     loss: ClassVar[str]  # "mse", or "squared_error", half of it
+    stretch_said: ClassVar[str] = "stretch"
 
     def more(self) -> dict[str, Any]:
         return own_files(self.settings.metric)
@@ -71,6 +87,19 @@ class Plan(plans.Plan[Any, OnlineMethod]):
         """One row a stretch of examples."""
         columns = with_own(self.measured, self.settings.metric)
         return Table(columns, "example", self.settings.measure_every, self.settings.examples)
+
+    @property
+    def stretches(self) -> int:
+        """How many there are."""
+        return int(-(-self.settings.examples // self.settings.measure_every))
+
+    def stretch(self, index: int) -> tuple[int, int]:
+        """Its first example, and how many it has."""
+        first = index * self.settings.measure_every
+        return first, min(self.settings.measure_every, self.settings.examples - first)
+
+    def begin(self, learner: kl.Learner) -> None:
+        """What happens before a stretch."""
 
     def experiment(self) -> Experiment:
         return Experiment(self)
@@ -84,13 +113,8 @@ class Plan(plans.Plan[Any, OnlineMethod]):
         """What learns, one run for each seed.  events: replacements that it keeps in mind."""
 
     @abstractmethod
-    def measure(
-        self, method: OnlineMethod, learner: kl.Learner, errors: Values, x: Floats
-    ) -> Mapping[str, Any]:
-        """What a row says, by name, values [R].
-
-        errors: mean squared errors [R] over the stretch.  x: its inputs.
-        """
+    def measure(self, method: OnlineMethod, learner: kl.Learner, learned: Learned) -> Mapping[str, Any]:
+        """What a row says, by name, values [R]."""
 
 
 class Experiment:
@@ -112,40 +136,35 @@ class Experiment:
         """In stretches, so that a line counts when it is through one."""
         record, lines = self.record, len(self.parts)
         done = record.task * lines + record.line
-        return Progress("stretch", self._stretches, lines, done, self.settings.quiet)
-
-    @property
-    def _stretches(self) -> int:
-        return int(-(-self.settings.examples // self.settings.measure_every))
+        return Progress(self.plan.stretch_said, self.plan.stretches, lines, done, self.settings.quiet)
 
     def run(self, folder: Folder, session: Session) -> None:
         """Everything that is left to do."""
-        every = self.settings.measure_every
-        for stretch in range(self.record.task, self._stretches):
+        for stretch in range(self.record.task, self.plan.stretches):
             with session.timed("data"):
-                count = min(every, self.settings.examples - stretch * every)
-                x, y = self.stream.examples(stretch * every, count)
+                x, y = self.stream.examples(*self.plan.stretch(stretch))
             if not self.record.rows:
                 self.own.measure(self.parts[0], x[:, -PROBE:], {})
             for index in range(self.record.line, len(self.parts)):
                 log = EventLog(self.parts[index], self.settings.events, self.record)
-                values = self.learn(index, x, y, session)
+                values = self.learn(stretch, index, x, y, session)
                 folder.add_results(len(self.record.rows), values)
                 log.look()
                 log.write(folder)
                 self.record.finish_line(values, len(self.parts))
                 session.serve()
 
-    def learn(self, index: int, x: Floats, y: Floats, session: Session) -> Values:
+    def learn(self, stretch: int, index: int, x: Floats, y: Floats, session: Session) -> Values:
         """One line learns one stretch: what is measured [R, measured]."""
         plan, line, learner = self.plan, self.plan.lines[index], self.parts[index]
         alive = learner.alive
+        plan.begin(learner)
         with session.training(index, line.label, 1):
             losses = learner.run(x, y, batch_size=1, epochs=1, shuffle=False).loss[:, 0]
         errors = losses if plan.loss == "mse" else 2 * losses
         with session.timed("metrics"):
             found = {
-                **plan.measure(line.method, learner, errors, x),
+                **plan.measure(line.method, learner, Learned(stretch, errors, x, self.record.kept_by(index))),
                 **self.own.measure(learner, x[:, -PROBE:], {}),
             }
         for run in np.flatnonzero(alive & ~learner.alive):

@@ -55,6 +55,7 @@ class Record:
     done: what the current line has done of it, in epochs or steps; 0 where it has not begun.
     events: size of events.csv in bytes, 0 where there is none.
     carried: what the current line carries from one slice to the next.
+    kept: what lines want to know later, by line and name.
     rows: one array [R, measured] for each finished task and line, in order.
     """
 
@@ -63,7 +64,12 @@ class Record:
     done: int = 0
     events: int = 0
     carried: dict[str, Array] = field(default_factory=dict)
+    kept: dict[int, dict[str, Array]] = field(default_factory=dict)
     rows: list[Array] = field(default_factory=list)
+
+    def kept_by(self, line: int) -> dict[str, Array]:
+        """What a line keeps."""
+        return self.kept.setdefault(line, {})
 
     def finish_line(self, measured: Array, lines: int) -> None:
         """Keep what was measured at the end of the current task and move to the next line or task."""
@@ -82,6 +88,8 @@ class Record:
         for index, part in enumerate(experiment.parts):
             for name, array in part.state().items():
                 arrays[f"line{index}/{name}"] = array
+            for name, array in self.kept_by(index).items():
+                arrays[f"kept{index}/{name}"] = array
         about = {
             **{name: getattr(self, name) for name in _POSITION},
             "arithmetic": experiment.arithmetic,
@@ -120,6 +128,7 @@ class Record:
                     if name.startswith("events.") and state[name].shape != mine[name].shape
                 ]
                 state |= {name: mine[name] for name in anew}
+            self.kept[index] = checkpoint.within(arrays, f"kept{index}/")
             try:
                 part.load_state(state)
             except kl.Error as error:

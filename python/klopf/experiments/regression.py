@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import klopf as kl
 from klopf import metrics
 from klopf.experiments import learners, online, stepping
-from klopf.experiments.lines import Methods
+from klopf.experiments.lines import Line, Methods
 from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
@@ -206,15 +206,26 @@ class Plan(online.Plan):
         return Bits(self.settings, self.seeds)
 
     def learner(self, method: learners.OnlineMethod, events: int) -> kl.Learner:
-        s = self.settings
-        layers = method.layers(s.hidden) if isinstance(method, Deep) else [kl.Linear(1)]
-        return method.build(layers, s.bits, self.seeds, self.loss, s.init, s.device, s.precision, events)
+        return learner_of(self, method, self.settings.bits, events)
 
     def measure(
-        self, method: learners.OnlineMethod, learner: kl.Learner, errors: Values, x: Floats
+        self, method: learners.OnlineMethod, learner: kl.Learner, learned: online.Learned
     ) -> Mapping[str, Any]:
-        found = metrics.measure(learner.net, x[:, -online.PROBE :])
-        return {"error": errors, **{name: found[name] for name in self.measured[1:-1]}}
+        found = metrics.measure(learner.net, learned.x[:, -online.PROBE :])
+        return {"error": learned.errors, **{name: found[name] for name in self.measured[1:-1]}}
+
+
+def learner_of(plan: online.Plan, method: learners.OnlineMethod, inputs: int, events: int) -> kl.Learner:
+    """A network with the hidden layers of the settings where the method has some, else a linear unit."""
+    s = plan.settings
+    layers = method.layers(s.hidden) if isinstance(method, Deep) else [kl.Linear(1)]
+    return method.build(layers, inputs, plan.seeds, plan.loss, s.init, s.device, s.precision, events)
+
+
+def check_hidden(given: Mapping[str, Any], lines: Sequence[Line[Any]]) -> None:
+    """Raises kl.Error where hidden layers are asked for and no line has any."""
+    if "hidden" in given and all(isinstance(line.method, Linear) for line in lines):
+        raise kl.Error("--hidden is an option of networks, got only linear")
 
 
 def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
@@ -232,8 +243,7 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
     if settings.flip == "one" and settings.held == 0:
         raise kl.Error("--flip one needs a bit that is held, got --held 0")
     lines = METHODS.lines(settings.method, settings.profile, of_methods)
-    if "hidden" in given and all(isinstance(line.method, Linear) for line in lines):
-        raise kl.Error("--hidden is an option of networks, got only linear")
+    check_hidden(given, lines)
     return Plan(settings, lines, list(command))
 
 

@@ -13,9 +13,9 @@ from klopf.experiments.results import CHECKPOINT, read_settings
 
 def plans() -> dict[str, type[Plan[Any, Any]]]:
     """Of experiments whose lines can be looked at, by name."""
-    from klopf.experiments import imagenet, incremental, permuted, regression, stream_agents, track
+    from klopf.experiments import imagenet, incremental, permuted, recall, regression, stream_agents, track
 
-    modules = (imagenet, permuted, incremental, regression, track, stream_agents)
+    modules = (imagenet, permuted, incremental, regression, recall, track, stream_agents)
     return {one.Plan.name: one.Plan for one in modules}
 
 

@@ -104,16 +104,16 @@ class Plan(online.Plan):
         return learner
 
     def measure(
-        self, method: learners.OnlineMethod, learner: kl.Learner, errors: Values, x: Floats
+        self, method: learners.OnlineMethod, learner: kl.Learner, learned: online.Learned
     ) -> Mapping[str, Any]:
-        sizes = np.full((len(errors), self.settings.inputs), np.nan)
+        sizes = np.full((len(learned.errors), self.settings.inputs), np.nan)
         if isinstance(method, stepping.Sgd):
             sizes[:] = method.step_size
         elif not isinstance(method, stepping.Adam | stepping.Upgd):
             sizes[:] = learner.step_sizes()["0.weight"][:, 0]
         relevant = self.settings.relevant
         return {
-            "error": errors,
+            "error": learned.errors,
             "step_size_relevant": sizes[:, :relevant].mean(axis=1),
             "step_size_irrelevant": mean(sizes[:, relevant:], axis=1),
         }
