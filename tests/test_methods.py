@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import klopf as kl
-from klopf.experiments import regression, streams
+from klopf.experiments import recall, regression, streams
 from klopf.experiments.agents import AGENTS
 from klopf.experiments.lines import Methods
 from klopf.experiments.methods import IMAGE_METHODS, METHODS, OURS, PROFILES, PUBLISHED, NetworkSize
@@ -31,8 +31,8 @@ def batch(runs: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(
     "methods",
-    [IMAGE_METHODS, AGENTS, regression.METHODS, streams.STREAMS],
-    ids=["images", "agents", "regression", "streams"],
+    [IMAGE_METHODS, AGENTS, regression.METHODS, recall.METHODS, streams.STREAMS],
+    ids=["images", "agents", "regression", "recall", "streams"],
 )
 def test_every_option_of_every_method_is_documented(methods: Methods[Any]) -> None:
     for method in methods.kinds.values():

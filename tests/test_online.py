@@ -1,4 +1,4 @@
-"""`klopf track` and `klopf regression`: streams, whole experiments by every method, stopping, going on."""
+"""`klopf track`, `regression` and `recall`: streams, experiments by every method, stopping, going on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import klopf as kl
 from experiments import killed_and_resumed
 from klopf.cli import main
-from klopf.experiments import regression, track
+from klopf.experiments import recall, regression, track
 from klopf.experiments.figure_steps import read_step_sizes
 from klopf.experiments.results import read_results
 
@@ -24,6 +24,15 @@ COMMANDS = {
         regression,
         [*("--examples", "1300", "--measure-every", "500", "--flip-every", "300", "--hidden", "4", "3")],
     ),
+    "recall": (recall, ["--tasks", "3", "--examples", "400", "--hidden", "4", "3"]),
+}
+ROWS = {
+    "track": ("example", [500, 1000, 1300]),
+    "regression": ("example", [500, 1000, 1300]),
+    "recall": ("task", [1, 2, 3]),
+}
+LONG = {name: ["--examples", "200e3"] for name in ("track", "regression")} | {
+    "recall": ["--tasks", "60", "--examples", "3000"]
 }
 OPTIMIZERS = {
     "bp": kl.SGD,
@@ -49,20 +58,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_method(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    experiment, words = COMMANDS[name]
+    (experiment, words), (counter, rows) = COMMANDS[name], ROWS[name]
     methods = list(experiment.Plan.methods.kinds)
     words = [name, "--method", *methods, *words, "--runs", "2", "--quiet", "--out", "out"]
-    assert main(words + (REPLACING if name == "regression" else [])) == 0
+    assert main(words + (REPLACING if name != "track" else [])) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said[1 : 1 + len(methods)]] == methods
     assert said[-1] == "results and figure in out"
     found = pd.read_csv("out/results.csv")
     measured = list(experiment.Plan.measured)
-    assert list(found.columns) == ["line", "method", "run", "seed", "example", *measured]
-    assert sorted(found["example"].unique()) == [500, 1000, 1300]
+    assert list(found.columns) == ["line", "method", "run", "seed", counter, *measured]
+    assert sorted(found[counter].unique()) == rows
     assert len(found) == 3 * 2 * len(methods)
     assert found["error"].notna().all() and (found["diverged"] == 0).all()
-    last = found[(found["example"] == 1300) & (found["run"] == 0)]
+    last = found[(found[counter] == rows[-1]) & (found["run"] == 0)]
     assert last["error"].nunique() == len(methods)
     settings = json.loads(Path("out/settings.json").read_text())
     assert settings["experiment"] == name
@@ -212,8 +221,8 @@ def test_profiles() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_and_resumed(name: str, folder: Path) -> None:
     _, words = COMMANDS[name]
-    methods = ["--method", "idbd", *(["cbp", "autostep+redo"] if name == "regression" else ["autostep"])]
-    words = [name, *methods, *words, "--examples", "200e3", "--runs", "2", "--out", "out", "--quiet"]
+    methods = ["--method", "idbd", *(["autostep"] if name == "track" else ["cbp", "autostep+redo"])]
+    words = [name, *methods, *words, *LONG[name], "--runs", "2", "--out", "out", "--quiet"]
     words += ["--no-figure", "--checkpoint-every", "0.01"]
     killed_and_resumed(words, folder)
 

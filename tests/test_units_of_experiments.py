@@ -22,6 +22,7 @@ COMMANDS: dict[str, list[str]] = {
     "permuted": [*SHORT, "--size", "8", "--images", "20", "--tasks", "3", "--hidden", "8", "7"],
     "incremental": [*TINY_NETWORK, *SHORT, "--classes-per-step", "2"],
     "regression": ["--runs", "2", "--examples", "4000", "--measure-every", "1000", "--quiet"],
+    "recall": ["--runs", "2", "--tasks", "3", "--examples", "900", "--hidden", "5", "--quiet"],
 }
 OWN = """
 import numpy as np

@@ -299,14 +299,14 @@ def marks(colour: str) -> dict[str, Any]:
     }
 
 
-def panels_of(panels: Sequence[Panel], looks: Sequence[Look]) -> list[list[Panel]]:
+def panels_of(looks: Sequence[Look], *panels: Sequence[Panel]) -> list[list[Panel]]:
     """Rows of panels: those that some line has something to show in, and below them metrics of one's own."""
     own = [named_after(word) for look in looks for word in look.line.experiment.get("metric", ())]
     mine = [(name, name, 1.0) for name in dict.fromkeys(own)]
-    shown, added = (
-        [panel for panel in some if any(has(look, panel[0]) for look in looks)] for some in (panels, mine)
+    *shown, added = (
+        [panel for panel in row if any(has(look, panel[0]) for look in looks)] for row in (*panels, mine)
     )
-    rows = [shown, *(added[first : first + 3] for first in range(0, len(added), 3))]
+    rows = [*shown, *(added[first : first + 3] for first in range(0, len(added), 3))]
     return [row for row in rows if row]
 
 

@@ -40,7 +40,7 @@ def ant_figure(looks: list[Look], summary: Summary, bin: int | None, published: 
     rows = max(len(look.line.at) for look in looks)
     steps = max(int(look.line.at[-1]) for look in looks)
     width = bin or max(1, round(rows / POINTS))
-    panels = panels_of(_PANELS, looks)
+    panels = panels_of(looks, _PANELS)
     labels = [look.label for look in looks]
     if published:
         if not any(_published("ant_return", look, steps) for look in looks):

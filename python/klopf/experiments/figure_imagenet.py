@@ -37,7 +37,7 @@ def imagenet_figure(looks: list[Look], interval: Summary, bin: int | None, publi
     tasks = max(look.line.values["accuracy"].shape[1] for look in looks)
     width = bin or _bin_width(tasks)
     deep = [look for look in looks if look.line.method != "linear"]  # that appears as a horizontal line only
-    panels = panels_of(UNIT_PANELS, deep)
+    panels = panels_of(deep, UNIT_PANELS)
     labels = [look.label for look in looks] + ([f"published ({curves()['runs']} runs)"] if published else [])
     remark = (
         f"beyond the first {FIRST_TASKS} tasks in bins of {width}"

@@ -22,7 +22,7 @@ def incremental_figure(looks: list[Look], interval: Summary, bin: int | None, pu
     width = bin or 1
     pairs = [(look, scratch_of(look.line, [other.line for other in looks])) for look in looks]
     compared = [(look, scratch) for look, scratch in pairs if scratch is not None]
-    panels = panels_of(UNIT_PANELS, looks)
+    panels = panels_of(looks, UNIT_PANELS)
     remark = f"means over {width} steps" if width > 1 else ""
     labels = [look.label for look in looks]
     figure, grid = frame("Accuracy on all classes so far", remark, looks, labels, interval, len(panels))

@@ -1,4 +1,5 @@
-"""The figure of a stream learned example by example: error, and what became of units or step sizes."""
+"""The figure of a stream learned example by example: error, that on tasks of before, and what became of units
+or step sizes."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from klopf.experiments.drawing import (
     panels_of,
     units_panels,
 )
+from klopf.experiments.recall import LAGS
+from klopf.experiments.results import total_of
 from klopf.experiments.statistics import Summary
 
 if TYPE_CHECKING:
@@ -21,13 +24,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 100  # of a curve, where there are more measurements
-_PANELS = (
-    ("step_size_relevant", "step sizes of inputs that matter", 1.0),
-    ("step_size_irrelevant", "of those that do not", 1.0),
-    ("dormant_rate", "dormant units (%)", 100.0),
-    ("weight_magnitude", "mean weight magnitude", 1.0),
+
+
+def _back(lag: int) -> str:
+    return f"{lag} task{'s' if lag > 1 else ''} back"
+
+
+_ROWS = (
+    tuple((f"recall_{lag}", f"error {_back(lag)}, stored head", 1.0) for lag in LAGS),
+    tuple((f"refit_{lag}", f"error {_back(lag)}, head refitted", 1.0) for lag in LAGS),
+    (
+        ("step_size_relevant", "step sizes of inputs that matter", 1.0),
+        ("step_size_irrelevant", "of those that do not", 1.0),
+        ("dormant_rate", "dormant units (%)", 100.0),
+        ("weight_magnitude", "mean weight magnitude", 1.0),
+    ),
 )
-_TITLES = {True: "Error as a target drifts", False: "Error on each stretch of the stream"}
+_TITLES = {"track": "Error as a target drifts", "recall": "Error on each new task of the stream"}
 
 
 def online_figure(looks: list[Look], summary: Summary, bin: int | None, published: bool) -> Figure:
@@ -37,23 +50,26 @@ def online_figure(looks: list[Look], summary: Summary, bin: int | None, publishe
     rows = max(len(look.line.at) for look in looks)
     last = max(int(look.line.at[-1]) for look in looks)
     width = bin or max(1, round(rows / POINTS))
-    panels = panels_of(_PANELS, looks)
-    tracked = any("step_size_relevant" in look.line.values for look in looks)
-    remark = f"means over {width} measurement{'s' if width > 1 else ''}"
+    panels = panels_of(looks, *_ROWS)
+    counted = total_of(looks[0].line.counter)
+    title = _TITLES.get(looks[0].line.name, "Error on each stretch of the stream")
+    remark = f"means over {width} {'task' if counted == 'tasks' else 'measurement'}{'s' if width > 1 else ''}"
     labels = [look.label for look in looks]
-    figure, grid = frame(_TITLES[tracked], remark, looks, labels, summary, len(panels))
+    figure, grid = frame(title, remark, looks, labels, summary, len(panels))
     axes = figure.add_subplot(grid[0], label="error")
     for look in looks:
         draw(axes, look, *binned_interval(look, look.line.values["error"], width, summary))
     axes.set_ylabel("mean squared error")
     axes.set_ylim(bottom=0)
-    count_axis(axes, last, "examples")
+    count_axis(axes, last, counted)
     if panels:
 
         def finish(axes: Axes, name: str) -> None:
             if name.startswith("step_size"):
                 axes.set_yscale("log")
-            count_axis(axes, last, "examples")
+            elif name.startswith(("recall", "refit")):
+                axes.set_ylim(bottom=0)
+            count_axis(axes, last, counted)
 
         units_panels(figure, grid[1], looks, panels, width, summary, finish)
     return figure

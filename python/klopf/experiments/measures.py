@@ -21,6 +21,7 @@ Form = Callable[[Any], str]
 Part = tuple[float, float]  # of the stream: from after the one share of it up to the other
 
 FIRST_TENTH, LAST_TENTH, LAST_THIRD, WHOLE = (0.0, 0.1), (0.9, 1.0), (2 / 3, 1.0), (0.0, 1.0)
+SECOND_HALF = (0.5, 1.0)
 MANY = 12  # runs of which not every one is told
 
 
@@ -47,7 +48,7 @@ class Measure:
     weights: the column that says how many of what is measured a value is the mean of.
     part: of the stream, that methods are compared on; part_said: the same in words.
     beside: other columns that tell this experiment from others.  columns: of its table; the first whose title
-    is `part_said`, or empty, is what is compared.
+    is `part_said`, empty, or that of the measure, is what is compared.  also: titles of others that are.
     """
 
     column: str
@@ -60,11 +61,13 @@ class Measure:
     factor: float = 1.0
     weights: str | None = None
     beside: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
-    def compared(self) -> Column:
-        """The column of its table that methods are compared by."""
-        return next(one for one in self.columns if one.title in (self.part_said, "", self.title))
+    def compared(self) -> tuple[Column, ...]:
+        """The columns of its table that methods are compared by."""
+        first = next(one for one in self.columns if one.title in (self.part_said, "", self.title))
+        return first, *(one for one in self.columns if one.title in self.also)
 
     def of(self, line: LineResults, part: Part | None = None) -> Array:
         """What each run of a line achieved over a part of the stream [R]; NaN where nothing is there."""
@@ -134,6 +137,10 @@ def _at_the_end(column: str) -> Callable[[LineResults], Array]:
     return lambda line: line.values[column][:, -1]
 
 
+def _late_half(column: str) -> Callable[[LineResults], Array]:
+    return lambda line: over_part(line, column, SECOND_HALF)
+
+
 # The first that has what was measured.
 MEASURES = (
     Measure(
@@ -149,6 +156,23 @@ MEASURES = (
         part_said="last third",
         remark="errors over the last third; ",
         beside=("step_size_relevant", "step_size_irrelevant"),
+    ),
+    Measure(
+        "error",
+        False,
+        "error",
+        (
+            Column("error", _late_half("error"), _error),
+            Column("1 back", _late_half("recall_1"), _error),
+            Column("5 back", _late_half("recall_5"), _error),
+            Column("20 back", _late_half("recall_20"), _error),
+            Column("20 back, refitted", _late_half("refit_20"), _error),
+        ),
+        part=SECOND_HALF,
+        part_said="second half",
+        remark="errors over the second half; ",
+        beside=("recall_20",),
+        also=("20 back",),
     ),
     Measure("error", False, "error", _early_and_late("error", "rise", 1.0, _error)),
     Measure(

@@ -60,7 +60,8 @@ def drawn(
 class Learned(NamedTuple):
     """A stretch that a line has just learned.
 
-    errors: mean squared errors over it [R].  x: its inputs.  kept: what the line wants to know later, by name.
+    errors: mean squared errors over it [R].  x: its inputs.  kept: what the line wants to know later, by
+    name.
     """
 
     stretch: int

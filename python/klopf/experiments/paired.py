@@ -26,25 +26,24 @@ _OWN = {
 
 
 def compare(table: Table, name: str) -> None:
-    """Add a column: how far every other line is above the one that `name` is of, run by run.
+    """Add columns: how far every other line is above the one that `name` is of, run by run.
 
     name: a method, or a line's label.  Raises kl.Error where it is of no line or of several, or where runs
     have no seeds in common, or did not see the same stream.
     """
     base = line_of(table.lines, name)
-    column = measure_of(base).compared
-    cells, counts = [], []
-    for line in table.lines:
-        if line is base:
-            cells.append(Cell(""))
-            continue
-        found = differences(line, base, column.of(line), column.of(base))
-        counts.append(len(found))
-        cells.append(cell_of(found, column.form, table.summary))
-    if not counts:
+    if len(table.lines) == 1:
         raise Error(f"--against {name}: there is no other line to compare it with")
-    what = column.title or table.summary.said
-    table.add(f"{what}, against {base.label}", cells)
+    for column in measure_of(base).compared:
+        cells, counts = [], []
+        for line in table.lines:
+            if line is base:
+                cells.append(Cell(""))
+                continue
+            found = differences(line, base, column.of(line), column.of(base))
+            counts.append(len(found))
+            cells.append(cell_of(found, column.form, table.summary))
+        table.add(f"{column.title or table.summary.said}, against {base.label}", cells)
     table.remark += f"; against {base.label}: differences of {number_of_runs(counts)} of equal seed"
 
 

@@ -16,7 +16,7 @@ from klopf.experiments.figure_incremental import incremental_figure
 from klopf.experiments.figure_online import online_figure
 from klopf.experiments.figure_steps import read_step_sizes, steps_figure
 from klopf.experiments.figure_units import read_population, units_figure
-from klopf.experiments.results import read_settings, read_together, table_of
+from klopf.experiments.results import read_together
 from klopf.experiments.sensitivity import sensitivity_figure
 from klopf.experiments.settings import Parser, option, option_of, written
 from klopf.experiments.statistics import Summary
@@ -32,11 +32,12 @@ METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-FIGURES = {  # by what the results count
+FIGURES = {  # by what the results count, or the experiment
     "task": imagenet_figure,
     "classes": incremental_figure,
     "step": ant_figure,
     "example": online_figure,
+    "recall": online_figure,
 }
 
 
@@ -131,8 +132,8 @@ def plot(
     if part is not None:
         raise kl.Error("--part is an option of --over")
     looks = looks_of(lines)
-    counter = table_of(folders[0], read_settings(folders[0])).counter
-    return _saved(out, lambda: FIGURES[counter](looks, summary, bin, published), format, summary)
+    figure = FIGURES.get(lines[0].name) or FIGURES[lines[0].counter]
+    return _saved(out, lambda: figure(looks, summary, bin, published), format, summary)
 
 
 def _name(setting: str) -> str:

@@ -4,12 +4,12 @@ for each task
     for each line (a method with its settings; all runs of it in lockstep)
         a new head, at zero
         learn every example once, as it comes
-        the mean error over the task; and, of tasks some time ago, that with the head that was stored then, and
-        with a new one that is fitted to what the hidden units say now
+        the mean error over the task; and on tasks of before, with the head that was stored then, and with a
+        new one that is fitted to what the hidden units say now
 
 The target of a task is the sum of a few of the world's features, with signs; a feature is a threshold unit of
-some of the inputs, which are random signs.  Now and then one of the features is replaced, so that a network must
-go on finding some, and does well not to lose those that it has.
+some of the inputs, which are random signs.  Now and then one of the features is replaced, so that a network
+must go on finding some, and does well not to lose those that it has.
 """
 
 from __future__ import annotations
@@ -52,16 +52,32 @@ class Frozen(regression.Deep):
 
     def optimizer(self) -> Any:
         """The step-size rule."""
-        return kl.IDBD(step_size=0.0, meta_step_size=0.0, output_step_size=self.step_size)
+        return kl.IDBD(step_size=0.0, meta_step_size=0.0, output_step_size=self.step_size, scope="layer")
 
 
 KINDS: dict[str, type[learners.OnlineMethod]] = {**regression.KINDS, "frozen": Frozen}
 # None was published for this stream, all are ours.
+OWNED = {  # a step size for each hidden unit
+    "scope": "unit",
+    "step_size": 0.01,
+    "meta_step_size": 0.1,
+    "minimum_step_size": 0.001,
+    "maximum_step_size": 0.1,
+    "output_step_size": 0.005,
+    "weight_decay": 3e-4,
+}
 OF_OPTIMIZERS: dict[type[Any], dict[str, Any]] = {
     stepping.Sgd: {"step_size": 0.005},
     Frozen: {"step_size": 0.005},
+    stepping.Idbd: OWNED,
+    stepping.Autostep: {**OWNED, "bound": "unit"},
 }
-OF_METHODS: dict[str, dict[str, Any]] = {**regression.NAMED, "cbp": {"replacement_rate": 1e-4}}
+OF_METHODS: dict[str, dict[str, Any]] = {
+    **regression.NAMED,
+    "l2": {"weight_decay": 1e-3},
+    "snp": regression.PUBLISHED["snp"] | OF_OPTIMIZERS[stepping.Sgd],
+    "cbp": {"replacement_rate": 1e-4},
+}
 OURS = {
     name: {
         **{k: v for one, own in OF_OPTIMIZERS.items() if issubclass(kind, one) for k, v in own.items()},
@@ -151,7 +167,7 @@ class Tasks:
         return x, self._targets(first // self.settings.examples, x)
 
     def probe(self, now: int, lags: Sequence[int]) -> tuple[Floats, Floats]:
-        """After a task: inputs [R, 2 TESTED, inputs] that the stream does not show, and what they were so many
+        """After a task: inputs [R, 2 TESTED, inputs] that the stream does not show, and their targets so many
         tasks ago [R, 2 TESTED, lags]."""
         x = self._inputs(2, 2 * TESTED * now, 2 * TESTED)
         return x, np.concatenate([self._targets(now - lag, x) for lag in lags], axis=2)
@@ -237,8 +253,8 @@ def seen_by_head(net: kl.Network, x: Floats) -> Values:
 
 
 def recalled(seen: Values, y: Floats, heads: Values) -> tuple[Values, Values]:
-    """Mean squared errors on half of the examples: with heads, and with ones fitted to the other half by ridge
-    regression [tasks, R] each.
+    """Mean squared errors on half of the examples: with heads, and with ones that ridge regression fits to
+    the other half [tasks, R] each.
 
     seen: [R, 2 TESTED, units + 1].  y: [R, 2 TESTED, tasks].  heads: [R, units + 1, tasks].
     """
@@ -270,7 +286,8 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
             )
     if settings.feature_inputs % 2 == 0:
         raise kl.Error(
-            f"--feature-inputs must be odd, so that a feature is as often on as off, got {settings.feature_inputs}"
+            "--feature-inputs must be odd, so that a feature is as often on as off, "
+            f"got {settings.feature_inputs}"
         )
     lines = METHODS.lines(settings.method, "ours", of_methods)
     regression.check_hidden(given, lines)
@@ -279,7 +296,7 @@ def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:
 
 def command(arguments: Sequence[str]) -> None:
     """`klopf recall`."""
-    parser = Plan.parser("Recall: do networks learn the latest of many tasks, and still know those of before?")
+    parser = Plan.parser("Recall: do networks learn the latest of many tasks, and still know others?")
     path = carry_out(Plan.name, parser.parse(arguments), arguments, plan, Plan.read)
     print(end_of_run(read_results(path)))
     print(report(path))
