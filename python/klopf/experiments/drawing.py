@@ -104,11 +104,11 @@ def looks_of(lines: Sequence[LineResults]) -> list[Look]:
         if line.values[flag].any():
             label += f" ({int(line.values[flag].any(axis=1).sum())} {flag})"
         if distinct:
-            dashes = DASHES[1] if line.method == "scratch" else DASHES[0]
-            looks.append(Look(line, label, COLOURS[line.method], dashes))
+            colour, dashes = COLOURS[line.method], DASHES[line.method == "scratch"]
         else:
+            colour = PALETTE[index % len(PALETTE)]
             dashes = DASHES[index // len(PALETTE) % len(DASHES)]
-            looks.append(Look(line, label, PALETTE[index % len(PALETTE)], dashes))
+        looks.append(Look(line, label, colour, ":" if line.method == "linear" else dashes))
     return looks
 
 
@@ -165,7 +165,7 @@ def _header(
             [],
             [],
             color=look.colour,
-            linestyle=":" if look.line.method == "linear" else look.dashes,
+            linestyle=look.dashes,
             linewidth=2,
         )
         for look in looks
