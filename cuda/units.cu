@@ -5,6 +5,7 @@
 #include "rules/dormancy.hpp"
 #include "rules/events.hpp"
 #include "rules/initial.hpp"
+#include "rules/reputation.hpp"
 #include "rules/silences.hpp"
 
 namespace klopf::cuda {
@@ -42,13 +43,15 @@ __global__ void unit_select_kernel(UnitSelect op, Play play) {
   if (!learns(play, run)) return;
   const int32_t* age = play.at(g.age, run);
   const float* utility = play.at(g.utility, run);
+  const uint8_t* kept = play.at(op.kept, run);
   uint8_t* replaced = play.at(op.replaced, run);
   const double maturity = *play.at(op.maturity, run), rate = *play.at(op.replacement_rate, run);
+  const auto may_go = [&](int u) { return age[u] > maturity && !(kept && kept[u]); };
   __shared__ int counts[select_threads];
   int count = 0;
   for (int u = thread; u < g.units; u += select_threads) {
     replaced[u] = 0;
-    count += age[u] > maturity;
+    count += may_go(u);
   }
   counts[thread] = count;
   __syncthreads();
@@ -72,7 +75,7 @@ __global__ void unit_select_kernel(UnitSelect op, Play play) {
   for (; n > 0; --n) {  // lowest utility first; equal ones: lowest index; NaN last
     int worst = -1;
     for (int u = 0; u < g.units; ++u)
-      if (age[u] > maturity && !replaced[u] &&
+      if (may_go(u) && !replaced[u] &&
           (worst < 0 || utility[u] < utility[worst] || (utility[worst] != utility[worst] && utility[u] == utility[u])))
         worst = u;
     replaced[worst] = 1;
@@ -98,23 +101,47 @@ void unit_select(const Queue& queue, const UnitSelect& op, const Play& play) {
 namespace {
 
 // One block a run, whose first thread sums up in order.
+__device__ double sum_in_order(const float* values, int count) {
+  __shared__ double sum;
+  if (threadIdx.x == 0) {
+    double all = 0;
+    for (int i = 0; i < count; ++i) all += values[i];
+    sum = all;
+  }
+  __syncthreads();
+  return sum;
+}
+
+__global__ void unit_reputation_kernel(UnitReputation op, Play play) {
+  const int run = static_cast<int>(blockIdx.z), units = op.group.units;
+  if (!learns(play, run)) return;
+  const float* contribution = play.at(op.contribution, run);
+  const double sum = sum_in_order(contribution, units);
+  const bool heard = sum > 0 && sum - sum == 0;
+  for (int u = static_cast<int>(threadIdx.x); u < units; u += block_threads) {
+    float& reputation = play.at(op.group.utility, run)[u];
+    if (heard)
+      reputation_step(contribution[u] / sum, *play.at(op.utility_decay, run), *play.at(op.reputation_decay, run),
+                      play.at(op.group.utility_trace, run)[u], reputation);
+    play.at(op.backbone, run)[u] = of_backbone(reputation, units, *play.at(op.threshold, run));
+  }
+}
+
 __global__ void select_dormant_kernel(SelectDormant op, Play play) {
   const int run = static_cast<int>(blockIdx.z), units = op.group.units;
   if (!learns(play, run)) return;
   const float* activity = play.at(op.group.last_activity, run);
-  __shared__ double sum;
-  if (threadIdx.x == 0) {
-    double all = 0;
-    for (int u = 0; u < units; ++u) all += activity[u];
-    sum = all;
-  }
-  __syncthreads();
+  const double sum = sum_in_order(activity, units);
   const bool now = every(*play.at(op.step, run), *play.at(op.period, run));
   for (int u = static_cast<int>(threadIdx.x); u < units; u += block_threads)
     play.at(op.replaced, run)[u] = now && redo_dormant(activity[u], sum, units, *play.at(op.threshold, run));
 }
 
 }  // namespace
+
+void unit_reputation(const Queue& queue, const UnitReputation& op, const Play& play) {
+  launch(queue.stream, unit_reputation_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
+}
 
 void select_dormant(const Queue& queue, const SelectDormant& op, const Play& play) {
   launch(queue.stream, select_dormant_kernel, dim3(1, 1, static_cast<unsigned>(play.runs)), dim3(block_threads), op, play);
@@ -184,6 +211,7 @@ void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
     play.at(g.age, run)[u] = 0;
     play.at(g.mean_trace, run)[u] = play.at(g.mean_activity, run)[u] = 0;
     play.at(g.utility_trace, run)[u] = play.at(g.utility, run)[u] = 0;
+    if (g.variance.present()) play.at(g.variance, run)[u] = 0;
   });
 }
 

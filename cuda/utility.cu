@@ -2,6 +2,7 @@
 #include "common.hpp"
 #include "kernels.hpp"
 #include "klopf/philox.hpp"
+#include "rules/reputation.hpp"
 #include "rules/utilities.hpp"
 
 namespace klopf::cuda {
@@ -53,17 +54,25 @@ __device__ float corrected(float trace, double decay, int32_t age) {
   return static_cast<float>(trace / (1 - pow(decay, static_cast<double>(age))));
 }
 
-// A unit's age and mean activity with this step.
+// Mean over a batch of what a unit's sums [parts, kept, U] are of.
+__device__ float batch_mean(const Units& g, const Play& play, const float* sums, int unit, int parts) {
+  const float sum = sum_over(0, static_cast<int64_t>(parts) * kept_of(g), [&](int64_t i) { return sums[i * g.units + unit]; });
+  return sum / (static_cast<float>(play.batch.count) * static_cast<float>(g.positions));
+}
+
+// A unit's age, and mean and variance of its activity, with this step.
 struct Now {
   int32_t age;
-  float mean, centre;
+  float mean, centre, variance = 0;
   __device__ Now(const UnitUtility& op, const Play& play, int run, int unit, int parts) {
     const Units& g = op.group;
     const double decay = *play.at(op.utility_decay, run);
-    const float* signed_sums = play.at(op.sums.signed_sum, run);
-    const float sum = sum_over(0, static_cast<int64_t>(parts) * kept_of(g), [&](int64_t i) { return signed_sums[i * g.units + unit]; });
-    const float mean_now = sum / (static_cast<float>(play.batch.count) * static_cast<float>(g.positions));
+    const float mean_now = batch_mean(g, play, play.at(op.sums.signed_sum, run), unit, parts);
     age = play.at(g.age, run)[unit] + 1;
+    if (g.variance.present())
+      variance = running_variance(play.at(g.variance, run)[unit], play.at(g.mean_activity, run)[unit], mean_now,
+                                  batch_mean(g, play, play.at(op.sums.square, run), unit, parts),
+                                  (1 - decay) / (1 - pow(decay, static_cast<double>(age))));
     mean = static_cast<float>(decay * play.at(g.mean_trace, run)[unit] + (1 - decay) * mean_now);
     centre = corrected(mean, decay, age);
   }
@@ -85,17 +94,20 @@ __global__ void unit_activity_kernel(UnitActivity op, Play play) {
   const Rows rows(op.group, play);
   const Place place(rows.columns);
   const float* y = play.at(op.group.activity, run) + place.at;
-  float magnitude = 0, signed_sum = 0;
+  float magnitude = 0, signed_sum = 0, square = 0;
   for (int64_t row = rows.from + threadIdx.y; row < rows.to; row += blockDim.y) {
     const float value = y[row * rows.columns];
     signed_sum += value;
     magnitude += fabsf(value);
+    square += value * value;
   }
   magnitude = sum_of_threads(magnitude);
   signed_sum = sum_of_threads(signed_sum);
+  if (op.sums.square.present()) square = sum_of_threads(square);
   if (!place.stores) return;
   play.at(op.sums.magnitude, run)[rows.part(place)] = magnitude;
   play.at(op.sums.signed_sum, run)[rows.part(place)] = signed_sum;
+  if (op.sums.square.present()) play.at(op.sums.square, run)[rows.part(place)] = square;
 }
 
 // Sums of |activity - mean|, for measures that look at them.
@@ -121,7 +133,7 @@ __global__ void unit_utility_kernel(UnitUtility op, Play play, int parts) {
   const Now now(op, play, run, u, parts);
   UtilityMeasures::with(op.measure, [&](auto measure) {
     using Measure = decltype(measure);
-    UnitSignals signals{0, 0, 0, 0, 0, 0};
+    UnitSignals signals{0, 0, 0, 0, 0, 0, 0, 0};
     float last = 0;
     for (int k = 0; k < kept; ++k) {
       const auto mean_of = [&](const float* sums) {
@@ -150,6 +162,15 @@ __global__ void unit_utility_kernel(UnitUtility op, Play play, int parts) {
     if constexpr (Measure::needs.uniform)
       signals.uniform = uniform_at(*play.at(op.seed, run), Stream::random_utility, static_cast<uint32_t>(g.key),
                                    static_cast<uint64_t>(*play.at(op.step, run)), static_cast<uint32_t>(u));
+    if constexpr (Measure::needs.variance) {
+      signals.variance = now.variance;
+      const uint8_t* counts = play.at(op.successors, run);
+      const float* outgoing = play.at(g.outgoing, run) + u;
+      signals.outgoing_squares = sum_over(0, static_cast<int64_t>(g.outputs) * g.taps, [&](int64_t i) {
+        const float w = counts && !counts[i / g.taps] ? 0 : outgoing[i * g.units];
+        return w * w;
+      });
+    }
     __syncthreads();  // all of a unit's threads have read what the first now writes
     if (!place.stores) return;
     const float value = measure.value(signals);
@@ -161,6 +182,7 @@ __global__ void unit_utility_kernel(UnitUtility op, Play play, int parts) {
     } else {
       utility = value;
     }
+    if (g.variance.present()) play.at(g.variance, run)[u] = now.variance;
     play.at(g.age, run)[u] = now.age;
     play.at(g.mean_trace, run)[u] = now.mean;
     play.at(g.mean_activity, run)[u] = now.centre;

@@ -33,6 +33,7 @@ class Every(kl.UnitRule):
 
 RULES: dict[str, Any] = {
     "ContinualBackprop": lambda: kl.ContinualBackprop(replacement_rate=0.1, maturity=3),
+    "Recruitment": lambda: kl.Recruitment(replacement_rate=0.3, maturity=3, threshold=0.8, utility_decay=0.9),
     "ReDo": lambda: kl.ReDo(threshold=0.4, period=3),
     "SNR": lambda: kl.SNR(threshold=8, period=5),
     "Every": Every,

@@ -26,6 +26,9 @@ RULES: dict[str, Callable[[], list[Any]]] = {
     "none": list,
     "snp": lambda: [kl.ShrinkAndPerturb(noise=1e-3)],
     "redo": lambda: [kl.ReDo(threshold=0.6, period=3, reset_optimizer_state=True)],
+    "recruitment": lambda: [
+        kl.Recruitment(replacement_rate=0.3, maturity=3, threshold=0.8, utility_decay=0.9)
+    ],
     "snr": lambda: [kl.SNR(percentile=0.7, period=4, threshold=9)],
     **{
         f"cbp {utility}": lambda utility=utility: [

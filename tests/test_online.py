@@ -45,7 +45,13 @@ OPTIMIZERS = {
     "adaptive-obgd": kl.AdaptiveObGD,
     "meta-optimize": kl.MetaOptimize,
 }
-RULES = {"cbp": kl.ContinualBackprop, "noise": kl.ShrinkAndPerturb, "redo": kl.ReDo, "snr": kl.SNR}
+RULES = {
+    "cbp": kl.ContinualBackprop,
+    "recruitment": kl.Recruitment,
+    "noise": kl.ShrinkAndPerturb,
+    "redo": kl.ReDo,
+    "snr": kl.SNR,
+}
 NAMED = ("linear", "l2", "l2-init", "layernorm", "layernorm+l2", "dropout", "snp")  # of regression
 REPLACING = ["--replacement-rate", "0.01", "--period", "20", "--silence", "10"]
 

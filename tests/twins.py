@@ -13,6 +13,7 @@ from reference.layers import build
 from reference.losses import LOSSES
 from reference.network import Learner, Network
 from reference.recording import LayerSpec
+from reference.recruitment import Recruitment, RecruitmentSettings
 
 State = dict[str, NDArray[Any]]
 
@@ -86,6 +87,12 @@ class EngineDraws:
         return 0.0 if self.replaced[group].any() else float(np.nextafter(1.0, 0.0))
 
 
+RULES: dict[str, tuple[type[ContinualBackprop], type[Settings]]] = {
+    "ContinualBackprop": (ContinualBackprop, Settings),
+    "Recruitment": (Recruitment, RecruitmentSettings),
+}
+
+
 class Lockstep:
     """Steps the engine, and after it one reference learner for every run, with the engine's own draws."""
 
@@ -98,6 +105,7 @@ class Lockstep:
         optimizer: tuple[str, dict[str, Any]],
         rule: dict[str, Any],
         seed: int = 0,
+        replacing: str = "ContinualBackprop",
     ) -> None:
         kind, options = optimizer
         self.net = engine_network(specs, input_shape, runs)
@@ -106,10 +114,11 @@ class Lockstep:
             self.net,
             loss=loss,
             optimizer=getattr(kl, kind)(**options),
-            rules=[kl.ContinualBackprop(**rule)],
+            rules=[getattr(kl, replacing)(**rule)],
         )
         self.draws = [EngineDraws(self.net, run) for run in range(runs)]
-        self.rules = [ContinualBackprop(Settings(**option_of_run(rule, d.run)), d) for d in self.draws]
+        twin, settings = RULES[replacing]
+        self.rules = [twin(settings(**option_of_run(rule, d.run)), d) for d in self.draws]
         self.networks = reference_networks(specs, input_shape, state)
         self.references: list[Learner] = []
         for run, (network, own_rule) in enumerate(zip(self.networks, self.rules, strict=True)):

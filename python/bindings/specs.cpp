@@ -305,6 +305,14 @@ A loss whose targets are, for each sample, an action (its numbers, or its index)
 when it was taken, and its advantage. A learner's `accuracy` then is the share of samples whose ratio of
 probabilities was outside the clipping range. Each number may be an array [R].)";
 
+const char* recruitment_doc = R"(Replacement in the fringe alone: units that matter are a backbone, which is left in peace.
+
+Of each hidden layer, from the last to the first: a unit's contribution is the running variance of its activity times the
+sum of its squared outgoing weights, to successors of the backbone only; s is its share of the layer's, u <- d u + (1 - d) s
+with d `utility_decay`, and its reputation r = u where that is more, else r <- q r + (1 - q) u with q `reputation_decay`:
+earned fast, lost slowly. It is of the backbone where r times the layer's number of units is at least `threshold`. Of the others,
+a share is replaced as continual backprop does, lowest reputation first. `utility` of units is r. Each number may be an array [R].)";
+
 const char* redo_doc = R"(Replacement of dormant units (ReDo; Sokar et al. 2023).
 
 Every `period` updates each hidden layer's units whose mean |activity| in the last batch, over the layer's mean, is at
@@ -358,6 +366,7 @@ void bind_specs(py::module_& m) {
       bind<SwiftTD>(m, "SwiftTD", swift_td_doc));
   m.attr("rules") = py::make_tuple(
       bind<ContinualBackprop>(m, "ContinualBackprop", continual_backprop_doc),
+      bind<Recruitment>(m, "Recruitment", recruitment_doc),
       bind<ReDo>(m, "ReDo", redo_doc),
       bind<SNR>(m, "SNR", snr_doc),
       bind<ShrinkAndPerturb>(m, "ShrinkAndPerturb", shrink_and_perturb_doc));

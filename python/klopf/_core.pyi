@@ -48,6 +48,7 @@ __all__: list[str] = [
     "PPOUpdate",
     "ReDo",
     "ReLU",
+    "Recruitment",
     "ShrinkAndPerturb",
     "Sigmoid",
     "Step",
@@ -1313,6 +1314,85 @@ class ReDo:
         tau: a unit is dormant whose mean |activity|, over the layer's mean, is at most this
         """
 
+class Recruitment:
+    """
+    Replacement in the fringe alone: units that matter are a backbone, which is left in peace.
+
+    Of each hidden layer, from the last to the first: a unit's contribution is the running variance of its activity times the
+    sum of its squared outgoing weights, to successors of the backbone only; s is its share of the layer's, u <- d u + (1 - d) s
+    with d `utility_decay`, and its reputation r = u where that is more, else r <- q r + (1 - q) u with q `reputation_decay`:
+    earned fast, lost slowly. It is of the backbone where r times the layer's number of units is at least `threshold`. Of the others,
+    a share is replaced as continual backprop does, lowest reputation first. `utility` of units is r. Each number may be an array [R].
+
+    Args:
+        replacement_rate: share of a layer's mature fringe units replaced at each step, in [0, 1]
+        maturity: updates for which a new unit is left alone
+        threshold: reputation from which a unit is of the backbone, where all of a layer together are as many as there are
+        utility_decay: of the running mean and variance of activity, and of the running share, in [0, 1)
+        reputation_decay: of reputation that is above the running share, in [0, 1)
+        transfer_mean_to_bias: add a removed unit's mean contribution to the next layer's biases
+        reset_optimizer_state: zero what the optimizer keeps for the weights that begin anew
+        init: distribution of new incoming weights: an initialiser's name; None: the network's
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        replacement_rate: _PerRun = 0.001,
+        maturity: _PerRun = 1000.0,
+        threshold: _PerRun = 0.1,
+        utility_decay: _PerRun = 0.999,
+        reputation_decay: _PerRun = 0.99999,
+        transfer_mean_to_bias: bool = False,
+        reset_optimizer_state: bool = True,
+        init: str | None = None,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def init(self) -> str | None:
+        """
+        distribution of new incoming weights: an initialiser's name; None: the network's
+        """
+    @property
+    def maturity(self) -> float | list[float]:
+        """
+        updates for which a new unit is left alone
+        """
+    @property
+    def replacement_rate(self) -> float | list[float]:
+        """
+        share of a layer's mature fringe units replaced at each step, in [0, 1]
+        """
+    @property
+    def reputation_decay(self) -> float | list[float]:
+        """
+        of reputation that is above the running share, in [0, 1)
+        """
+    @property
+    def reset_optimizer_state(self) -> bool:
+        """
+        zero what the optimizer keeps for the weights that begin anew
+        """
+    @property
+    def threshold(self) -> float | list[float]:
+        """
+        reputation from which a unit is of the backbone, where all of a layer together are as many as there are
+        """
+    @property
+    def transfer_mean_to_bias(self) -> bool:
+        """
+        add a removed unit's mean contribution to the next layer's biases
+        """
+    @property
+    def utility_decay(self) -> float | list[float]:
+        """
+        of the running mean and variance of activity, and of the running share, in [0, 1)
+        """
+
 class ContinualBackprop:
     """
     Selective reinitialisation of the least useful units (Dohare et al., Nature 2024).
@@ -1670,7 +1750,9 @@ class Learner:
         | Intentional
         | SwiftTD
         | HostOptimizer,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb | HostRule] = [],
+        rules: collections.abc.Sequence[
+            ContinualBackprop | Recruitment | ReDo | SNR | ShrinkAndPerturb | HostRule
+        ] = [],
         max_gradient_norm: numpy.typing.ArrayLike | None = None,
         events: typing.SupportsIndex = 0,
     ) -> None: ...
@@ -1866,7 +1948,9 @@ class PPO:
         | Intentional
         | SwiftTD
         | HostOptimizer,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb | HostRule] = [],
+        rules: collections.abc.Sequence[
+            ContinualBackprop | Recruitment | ReDo | SNR | ShrinkAndPerturb | HostRule
+        ] = [],
         steps: typing.SupportsIndex = 2048,
         epochs: typing.SupportsIndex = 10,
         batch_size: typing.SupportsIndex = 128,
@@ -2024,7 +2108,9 @@ class StreamAgent:
         | Intentional
         | SwiftTD
         | HostOptimizer,
-        rules: collections.abc.Sequence[ContinualBackprop | ReDo | SNR | ShrinkAndPerturb | HostRule],
+        rules: collections.abc.Sequence[
+            ContinualBackprop | Recruitment | ReDo | SNR | ShrinkAndPerturb | HostRule
+        ],
         discount: numpy.typing.ArrayLike,
         trace_decay: numpy.typing.ArrayLike,
         entropy: numpy.typing.ArrayLike,
@@ -2247,8 +2333,9 @@ optimizers: tuple[
     type[Intentional],
     type[SwiftTD],
 ] = (SGD, Adam, AdamW, UPGD, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD)
-rules: tuple[type[ContinualBackprop], type[ReDo], type[SNR], type[ShrinkAndPerturb]] = (
+rules: tuple[type[ContinualBackprop], type[Recruitment], type[ReDo], type[SNR], type[ShrinkAndPerturb]] = (
     ContinualBackprop,
+    Recruitment,
     ReDo,
     SNR,
     ShrinkAndPerturb,
@@ -2260,5 +2347,6 @@ utilities: tuple[str, ...] = (
     "weight",
     "adaptation",
     "feature_by_input",
+    "variance_contribution",
     "random",
 )

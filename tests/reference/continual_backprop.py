@@ -13,7 +13,7 @@ from .arrays import Array, Integers, Mask
 from .layers import Layer
 from .optimizers import Optimizer
 from .units import UnitGroup, bias_corrected
-from .utilities import MEASURES
+from .utilities import MEASURES, NOT_AVERAGED
 
 
 class Chance(Protocol):
@@ -65,13 +65,12 @@ class ContinualBackprop:
     def update(self, index: int, group: UnitGroup, layers: list[Layer], activity: Array) -> Array:
         """Ages, mean activity and utility; returns the bias-corrected utility [U]."""
         eta = self.settings.utility_decay
-        group.age += 1.0
-        batch_mean = activity.reshape(len(activity), group.size, -1).mean(axis=(0, 2))
-        group.activity_trace[...] = eta * group.activity_trace + (1.0 - eta) * batch_mean
+        mean = group.watch(activity, eta)
         if self.settings.utility == "random":
             return self.chance.utility(index)
-        seen = group.observe(layers, activity, bias_corrected(group.activity_trace, group.age, eta))
-        now = MEASURES[self.settings.utility](seen)
+        now = MEASURES[self.settings.utility](group.observe(layers, activity, mean))
+        if self.settings.utility in NOT_AVERAGED:
+            return now
         group.utility_trace[...] = eta * group.utility_trace + (1.0 - eta) * now
         return bias_corrected(group.utility_trace, group.age, eta)
 
@@ -94,8 +93,7 @@ class ContinualBackprop:
         outgoing["weight"][:, fed] = 0.0
         between = range(group.first + 1, group.next)
         begun = {at: layers[at].begin(units, group.size) for at in between}
-        for statistic in (group.age, group.utility_trace, group.activity_trace):
-            statistic[units] = 0.0
+        group.forget(units)
         if self.settings.reset_optimizer_state:
             optimizer.reset(f"{group.first}.weight", units)
             optimizer.reset(f"{group.first}.bias", units)

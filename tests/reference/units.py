@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, Integers
 from .layers import Layer
 from .utilities import Observation
 
@@ -23,10 +23,13 @@ class UnitGroup:
     age: Array = field(init=False)  # [U] parameter updates since birth
     utility_trace: Array = field(init=False)  # [U] before bias correction
     activity_trace: Array = field(init=False)  # [U] before bias correction
+    variance: Array = field(init=False)  # [U] of the activity, bias-corrected
     carry: float = 0.0  # replacements that are due, with their fraction
 
     def __post_init__(self) -> None:
-        self.age, self.utility_trace, self.activity_trace = (np.zeros(self.size) for _ in range(3))
+        self.age, self.utility_trace, self.activity_trace, self.variance = (
+            np.zeros(self.size) for _ in range(4)
+        )
 
     @property
     def size(self) -> int:
@@ -38,9 +41,26 @@ class UnitGroup:
         return Observation(
             activity=activity.reshape(len(activity), self.size, -1),
             mean_activity=mean_activity,
+            variance=self.variance,
             incoming=incoming,
             outgoing=np.moveaxis(self.outgoing(layers), 0, 2),
         )
+
+    def watch(self, activity: Array, decay: float) -> Array:
+        """One step older, with a batch of activities; the bias-corrected running mean [U]."""
+        batch = activity.reshape(len(activity), self.size, -1)
+        mean, before = batch.mean(axis=(0, 2)), bias_corrected(self.activity_trace, self.age, decay)
+        self.age += 1.0
+        share = (1.0 - decay) / (1.0 - decay**self.age)
+        self.variance[...] = (1.0 - share) * (self.variance + share * (mean - before) ** 2)
+        self.variance += share * batch.var(axis=(0, 2))
+        self.activity_trace[...] = decay * self.activity_trace + (1.0 - decay) * mean
+        return bias_corrected(self.activity_trace, self.age, decay)
+
+    def forget(self, units: Integers) -> None:
+        """What was known of these units."""
+        for statistic in (self.age, self.utility_trace, self.activity_trace, self.variance):
+            statistic[units] = 0.0
 
     def outgoing(self, layers: list[Layer]) -> Array:
         """Outgoing weights, to read: [K, U, Q] of a linear layer, [K * kernel^2, U, 1] of a convolution."""

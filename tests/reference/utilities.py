@@ -1,9 +1,10 @@
-"""The seven utility measures: what one step says about the usefulness of every unit of a group.
+"""The utility measures: what one step says about the usefulness of every unit of a group.
 
 A unit has P positions: P = 1 in a fully connected layer, H * W for a filter. Its consumers see `activity`
 [B, U, P] through `outgoing` weights [U, Q, K], K at a position: Q = P where every position has its own
 (a filter before a flattened linear layer), Q = 1 where all share them. `incoming` weights [U, I], no bias.
-`mean_activity` [U] is f, the bias-corrected running mean of the activity, the current batch included.
+`mean_activity` [U] is f, the bias-corrected running mean of the activity, the current batch included, and
+`variance` [U] is over all positions.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ class Observation:
 
     activity: Array  # [B, U, P]
     mean_activity: Array  # [U]
+    variance: Array  # [U], running
     incoming: Array  # [U, I]
     outgoing: Array  # [U, Q, K]
 
@@ -68,6 +70,10 @@ def feature_by_input(seen: Observation) -> Array:
     return quotient(mean(deviation(seen), axis=1), incoming_magnitude(seen))
 
 
+def variance_contribution(seen: Observation) -> Array:
+    return np.asarray(seen.variance * (seen.outgoing**2).sum(axis=(1, 2)))
+
+
 def quotient(numerator: Array, denominator: Array) -> Array:
     """Plain IEEE division, silently: x / 0 is infinite and 0 / 0 is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -82,4 +88,6 @@ MEASURES: dict[str, Callable[[Observation], Array]] = {
     "weight": weight,
     "adaptation": adaptation,
     "feature_by_input": feature_by_input,
+    "variance_contribution": variance_contribution,
 }
+NOT_AVERAGED = ("random", "variance_contribution")

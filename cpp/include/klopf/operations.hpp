@@ -66,6 +66,7 @@
   X(BoundSteps, bound_steps)          \
   X(BatchNormTrack, batch_norm_track) \
   X(DrawWeights, draw_weights)        \
+  X(UnitReputation, unit_reputation)  \
   X(UnitSelect, unit_select)          \
   X(SelectDormant, select_dormant)    \
   X(SelectSilent, select_silent)      \

@@ -29,6 +29,25 @@ struct ContinualBackprop {
   }
 };
 
+struct Recruitment {
+  PerRun replacement_rate = 1e-3, maturity = 1000, threshold = 0.1, utility_decay = 0.999, reputation_decay = 0.99999;
+  bool transfer_mean_to_bias = false, reset_optimizer_state = true;
+  std::string init{};
+  template <class F>
+  static void fields(F&& f) {
+    using C = Recruitment;
+    f("replacement_rate", &C::replacement_rate, "share of a layer's mature fringe units replaced at each step, in [0, 1]");
+    f("maturity", &C::maturity, "updates for which a new unit is left alone");
+    f("threshold", &C::threshold,
+      "reputation from which a unit is of the backbone, where all of a layer together are as many as there are");
+    f("utility_decay", &C::utility_decay, "of the running mean and variance of activity, and of the running share, in [0, 1)");
+    f("reputation_decay", &C::reputation_decay, "of reputation that is above the running share, in [0, 1)");
+    f("transfer_mean_to_bias", &C::transfer_mean_to_bias, "add a removed unit's mean contribution to the next layer's biases");
+    f("reset_optimizer_state", &C::reset_optimizer_state, "zero what the optimizer keeps for the weights that begin anew");
+    f.optional("init", &C::init, "distribution of new incoming weights: an initialiser's name; None: the network's");
+  }
+};
+
 struct ReDo {
   PerRun threshold = 0.1, period = 100;
   bool reset_optimizer_state = false;
@@ -78,6 +97,6 @@ struct HostRule {
   }
 };
 
-using Rule = std::variant<ContinualBackprop, ReDo, SNR, ShrinkAndPerturb, HostRule>;
+using Rule = std::variant<ContinualBackprop, Recruitment, ReDo, SNR, ShrinkAndPerturb, HostRule>;
 
 }  // namespace klopf

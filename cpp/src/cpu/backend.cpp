@@ -30,6 +30,7 @@ class CpuBackend final : public Backend {
   void choose_action(const ChooseAction& op, const Play& play) override { cpu::choose_action(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
+  void unit_reputation(const UnitReputation& op, const Play& play) override { cpu::unit_reputation(op, play); }
   void select_dormant(const SelectDormant& op, const Play& play) override { cpu::select_dormant(op, play); }
   void select_silent(const SelectSilent& op, const Play& play) override { cpu::select_silent(op, play); }
   void batch_norm_track(const BatchNormTrack& op, const Play& play) override { cpu::batch_norm_track(op, play); }

@@ -14,6 +14,7 @@
 #include "rules/losses.hpp"
 #include "rules/normal.hpp"
 #include "rules/optimizers.hpp"
+#include "rules/reputation.hpp"
 #include "rules/step_sizes.hpp"
 #include "rules/utilities.hpp"
 

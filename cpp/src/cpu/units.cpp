@@ -8,6 +8,7 @@
 #include "rules/dormancy.hpp"
 #include "rules/events.hpp"
 #include "rules/initial.hpp"
+#include "rules/reputation.hpp"
 #include "rules/running.hpp"
 #include "rules/silences.hpp"
 
@@ -34,16 +35,33 @@ void draw_weights(const DrawWeights& op, const Play& play) {
   }
 }
 
+void unit_reputation(const UnitReputation& op, const Play& play) {
+  const int units = op.group.units;
+  const float* contribution = play.at(op.contribution);
+  float *running_share = play.at(op.group.utility_trace), *reputation = play.at(op.group.utility);
+  double sum = 0;
+  for (int u = 0; u < units; ++u) sum += contribution[u];
+  const bool heard = sum > 0 && std::isfinite(sum);  // else there are no shares, as where a head has begun anew
+  for (int u = 0; u < units; ++u) {
+    if (heard)
+      reputation_step(contribution[u] / sum, *play.at(op.utility_decay), *play.at(op.reputation_decay), running_share[u], reputation[u]);
+    play.at(op.backbone)[u] = of_backbone(reputation[u], units, *play.at(op.threshold));
+  }
+}
+
 void unit_select(const UnitSelect& op, const Play& play) {
   const Units& g = op.group;
   const int32_t* age = play.at(g.age);
   const float* utility = play.at(g.utility);
+  const uint8_t* kept = play.at(op.kept);
   uint8_t* replaced = play.at(op.replaced);
   double* carry = play.at(op.carry);
   const double maturity = *play.at(op.maturity), rate = *play.at(op.replacement_rate);
   std::fill(replaced, replaced + g.units, uint8_t{0});
 
-  const int eligible = static_cast<int>(std::count_if(age, age + g.units, [&](int32_t a) { return a > maturity; }));
+  const auto may_go = [&](int u) { return age[u] > maturity && !(kept && kept[u]); };
+  int eligible = 0;
+  for (int u = 0; u < g.units; ++u) eligible += may_go(u);
   const double expected = rate * (op.count_from == CountFrom::all && eligible > 0 ? g.units : eligible);
   int n;
   if (op.count_mode == CountMode::accumulate) {
@@ -60,7 +78,7 @@ void unit_select(const UnitSelect& op, const Play& play) {
   for (; n > 0; --n) {  // lowest utility first; equal ones: lowest index; NaN last
     int worst = -1;
     for (int u = 0; u < g.units; ++u)
-      if (age[u] > maturity && !replaced[u] &&
+      if (may_go(u) && !replaced[u] &&
           (worst < 0 || utility[u] < utility[worst] || (std::isnan(utility[worst]) && !std::isnan(utility[u]))))
         worst = u;
     replaced[worst] = 1;
@@ -142,7 +160,8 @@ void unit_replace(const UnitReplace& op, const Play& play) {
         start_row(companion.first_row + i);
       }
     age[u] = 0;
-    for (const Ref<float> statistic : {g.mean_trace, g.mean_activity, g.utility_trace, g.utility}) play.at(statistic)[u] = 0;
+    for (const Ref<float> statistic : {g.mean_trace, g.mean_activity, g.utility_trace, g.utility, g.variance})
+      if (statistic.present()) play.at(statistic)[u] = 0;
   }
 }
 

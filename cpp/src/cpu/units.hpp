@@ -19,6 +19,7 @@ void policy_gradient(const PolicyGradient& op, const Play& play);
 void choose_action(const ChooseAction& op, const Play& play);
 void draw_weights(const DrawWeights& op, const Play& play);
 void unit_select(const UnitSelect& op, const Play& play);
+void unit_reputation(const UnitReputation& op, const Play& play);
 void select_dormant(const SelectDormant& op, const Play& play);
 void select_silent(const SelectSilent& op, const Play& play);
 void batch_norm_track(const BatchNormTrack& op, const Play& play);

@@ -3,19 +3,21 @@
 KLOPF_FN int kept_positions(const Units& g) { return g.weights_by_position ? g.positions : 1; }
 
 // Adds to magnitudes [kept positions, U] |activity - shift| over samples and positions that are not kept apart; and where asked to
-// signed_sum [U] the activity, over all positions. Four rows are summed side by side, so that additions need not wait for each other.
-template <bool with_sign>
-KLOPF_FN void add_activity(const Units& g, const float* activity, int count, const float* shift, float* magnitudes, float* signed_sum) {
+// signed_sum [U] the activity, and to squares [U] its square, over all positions. Four rows are summed side by side, so that additions need not wait for each other.
+template <bool with_sign, bool with_square>
+KLOPF_FN void add_activity(const Units& g, const float* activity, int count, const float* shift, float* magnitudes, float* signed_sum,
+                           float* squares) {
   const int kept = kept_positions(g), units = g.units;
   const int64_t rows = static_cast<int64_t>(count) * g.positions / kept, distance = static_cast<int64_t>(kept) * units;
   for (int k = 0; k < kept; ++k, activity += units, magnitudes += units) {
     const auto columns = [&]<int n>(Number<n>, int u, auto get, auto put) {
-      V s[n], size[n][4] = {}, sum[n][4] = {};
+      V s[n], size[n][4] = {}, sum[n][4] = {}, square[n][4] = {};
       for (int c = 0; c < n; ++c) s[c] = shift ? get(shift + u + c * lanes) : V{};
       const auto take = [&](const float* from, int c, int i) {
         const V y = get(from + c * lanes);
         size[c][i] += magnitude(shift ? y - s[c] : y);
         if constexpr (with_sign) sum[c][i] += y;
+        if constexpr (with_square) square[c][i] += y * y;
       };
       const float* y = activity + u;
       int64_t r = 0;
@@ -28,6 +30,7 @@ KLOPF_FN void add_activity(const Units& g, const float* activity, int count, con
       for (int c = 0; c < n; ++c) {
         add(magnitudes + u + c * lanes, size[c]);
         if constexpr (with_sign) add(signed_sum + u + c * lanes, sum[c]);
+        if constexpr (with_square) add(squares + u + c * lanes, square[c]);
       }
     };
     int u = 0;  // whole rows where they are not long: what lies side by side is read together
@@ -42,10 +45,12 @@ KLOPF_FN void add_activity(const Units& g, const float* activity, int count, con
 
 void unit_activity(const UnitActivity& op, const Play& play) {
   const Units& g = op.group;
-  float *signed_sum = play.at(op.sums.signed_sum), *magnitudes = play.at(op.sums.magnitude);
+  float *signed_sum = play.at(op.sums.signed_sum), *magnitudes = play.at(op.sums.magnitude), *squares = play.at(op.sums.square);
   for (int i = 0; i < kept_positions(g) * g.units; ++i) magnitudes[i] = 0;
   for (int u = 0; u < g.units; ++u) signed_sum[u] = 0;
-  add_activity<true>(g, play.at(g.activity), play.batch.count, nullptr, magnitudes, signed_sum);
+  if (!squares) return add_activity<true, false>(g, play.at(g.activity), play.batch.count, nullptr, magnitudes, signed_sum, nullptr);
+  for (int u = 0; u < g.units; ++u) squares[u] = 0;
+  add_activity<true, true>(g, play.at(g.activity), play.batch.count, nullptr, magnitudes, signed_sum, squares);
 }
 
 KLOPF_FN int64_t utility_scratch(const Units& g) { return static_cast<int64_t>(g.positions) * g.units * 2 + g.units * 2; }
@@ -70,7 +75,8 @@ void unit_utility(const UnitUtility& op, const Play& play) {
   int32_t* age = play.at(g.age);
   float* magnitudes = play.at(op.scratch);  // [kept, U] sum of |outgoing weights|
   float* deviation = magnitudes + static_cast<int64_t>(kept) * units;
-  float *sum = deviation + static_cast<int64_t>(kept) * units, *contribution = sum + units;
+  float *sum = deviation + static_cast<int64_t>(kept) * units, *contribution = sum + units, *squares = contribution;
+  float* variance = play.at(g.variance);
   const double decay = *play.at(op.utility_decay);
   Correction correction{decay};
 
@@ -84,9 +90,16 @@ void unit_utility(const UnitUtility& op, const Play& play) {
   const float total = static_cast<float>(play.batch.total);
   const float per_place = 1.0f / (total * static_cast<float>(g.positions));
   const float per_kept = 1.0f / static_cast<float>(kept), per_sample = 1.0f / (total * static_cast<float>(g.positions / kept));
+  if (variance) {
+    for (int u = 0; u < units; ++u) squares[u] = 0;
+    for (int c = 0; c < play.chunks; ++c)
+      for (int u = 0; u < units; ++u) squares[u] += play.at(op.sums.square, c)[u];
+  }
   for (int u = 0; u < units; ++u) {
+    const float now = sum[u] * per_place;
     age[u] += 1;
-    mean[u] = static_cast<float>(decay * mean[u] + (1 - decay) * (sum[u] * per_place));
+    if (variance) variance[u] = running_variance(variance[u], centre[u], now, squares[u] * per_place, (1 - decay) / correction(age[u]));
+    mean[u] = static_cast<float>(decay * mean[u] + (1 - decay) * now);
     centre[u] = static_cast<float>(mean[u] / correction(age[u]));
   }
 
@@ -112,15 +125,29 @@ void unit_utility(const UnitUtility& op, const Play& play) {
     using Measure = decltype(measure);
     if constexpr (Measure::needs.centred) {
       for (int i = 0; i < kept * units; ++i) deviation[i] = 0;
-      for (int c = 0; c < play.chunks; ++c) add_activity<false>(g, play.at(g.activity, c), play.count_of(c), centre, deviation, nullptr);
+      for (int c = 0; c < play.chunks; ++c)
+        add_activity<false, false>(g, play.at(g.activity, c), play.count_of(c), centre, deviation, nullptr, nullptr);
+    }
+    float* outgoing_squares = deviation;
+    if constexpr (Measure::needs.variance) {
+      for (int u = 0; u < units; ++u) outgoing_squares[u] = 0;
+      const uint8_t* counts = play.at(op.successors);
+      const float* weight = play.at(g.outgoing);
+      for (int o = 0; o < g.outputs; ++o, weight += static_cast<int64_t>(g.taps) * units)
+        for (int i = 0; i < g.taps * units && (!counts || counts[o]); i += units)
+          for (int u = 0; u < units; ++u) outgoing_squares[u] += weight[i + u] * weight[i + u];
     }
     for (int u = 0; u < units; ++u) {
-      UnitSignals signals{0, 0, contribution[u], 0, 0, 0};
+      UnitSignals signals{0, 0, contribution[u], 0, 0, 0, 0, 0};
       if constexpr (Measure::needs.incoming)
         signals.incoming = sum_of_magnitudes(incoming + static_cast<int64_t>(u) * g.fan_in, g.fan_in) / static_cast<float>(g.fan_in);
       if constexpr (Measure::needs.uniform)
         signals.uniform = uniform_at(*play.at(op.seed), Stream::random_utility, static_cast<uint32_t>(g.key),
                                      static_cast<uint64_t>(*play.at(op.step)), static_cast<uint32_t>(u));
+      if constexpr (Measure::needs.variance) {
+        signals.variance = variance[u];
+        signals.outgoing_squares = outgoing_squares[u];
+      }
       for (int k = 0; k < kept; ++k) {
         const float outgoing_magnitude = magnitudes[k * units + u], active = deviation[k * units + u] * per_sample;
         signals.outgoing += outgoing_magnitude * per_kept;

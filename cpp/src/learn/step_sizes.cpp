@@ -82,7 +82,7 @@ void apply_fixed(StepSizes all, Recording& r) {
 Ref<float> for_each_owner(Recording& r, const StepSizes& all, const std::string& name) {
   const Ref<float> ref = r.layout.add<float>("optimizer." + name, {all.owners});
   r.layout.slot("optimizer." + name).cleared_on_restart = true;
-  if (all.scope == Scope::unit) r.unit_state.push_back({{ref.space, ref.offset}});
+  if (all.scope == Scope::unit) r.unit_state.push_back({{ref.space, ref.offset}, {}});
   return ref;
 }
 

@@ -13,10 +13,12 @@ struct UnitSignals {
   float centred_contribution;  // mean |y - f| times outgoing, position by position
   float centred_activity;      // mean |y - f|
   float uniform;               // a random number in (0, 1)
+  float variance;              // running, of y
+  float outgoing_squares;      // sum of squared outgoing weights, to successors that count
 };
 // Those that take more than what is known anyway, and are computed only for measures that say so.
 struct Needs {
-  bool centred = false, incoming = false, uniform = false;
+  bool centred = false, incoming = false, uniform = false, variance = false;
 };
 
 struct Measure {
@@ -51,6 +53,12 @@ struct FeatureByInput : Measure {
   static constexpr Needs needs{.centred = true, .incoming = true};
   KLOPF_FN float value(const UnitSignals& s) { return s.centred_activity / s.incoming; }
 };
+struct VarianceContribution : Measure {  // what the next layer's inputs vary by, were activities independent
+  static constexpr const char* name = "variance_contribution";
+  static constexpr Needs needs{.variance = true};
+  static constexpr bool averaged = false;  // the variance is a running one
+  KLOPF_FN float value(const UnitSignals& s) { return s.variance * s.outgoing_squares; }
+};
 struct RandomUtility : Measure {  // drawn anew every step
   static constexpr const char* name = "random";
   static constexpr Needs needs{.uniform = true};
@@ -71,7 +79,7 @@ struct MeasureList {
   }
 };
 
-using UtilityMeasures =
-    MeasureList<Contribution, ZeroContribution, AdaptableContribution, Weight, Adaptation, FeatureByInput, RandomUtility>;
+using UtilityMeasures = MeasureList<Contribution, ZeroContribution, AdaptableContribution, Weight, Adaptation, FeatureByInput,
+                                    VarianceContribution, RandomUtility>;
 
 }  // namespace klopf

@@ -290,7 +290,7 @@ METHODS: dict[str, type[ImageMethod]] = {
 OTHERS = {
     name: kind for name, kind in combinations(Deep, OPTIMIZERS).items() if name not in (*METHODS, "noise")
 }
-SPELLED = spelled([*METHODS, "redo", "snr"])
+SPELLED = spelled([*METHODS, "recruitment", "redo", "snr"])
 
 # What paper and code agree on.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -345,7 +345,7 @@ PROFILES["authors"]["cbp"].update(
 # Not published: the network's initialisation, momentum and replacement as above.
 _LIKE = {
     name: {
-        **({"momentum": 0.9} if name in ("redo", "snr") else {}),
+        **({"momentum": 0.9} if name in ("recruitment", "redo", "snr") else {}),
         **({"replacement_rate": 3e-4, "maturity": 100} if name.endswith("+cbp") else {}),
     }
     for name in OTHERS

@@ -289,6 +289,33 @@ class WithNoise:
 
 
 @dataclass(frozen=True)
+class WithRecruitment:
+    """Units outside of the backbone are replaced."""
+
+    short: ClassVar[str] = "recruitment"
+
+    replacement_rate: float = option(1e-3, "share of the counted units replaced at each step", minimum=0)
+    maturity: int = option(1000, "age in steps of learning up to which a unit is protected", minimum=0)
+    utility_decay: float = option(0.999, "decay of the running averages of utility and activity", minimum=0)
+    reputation_decay: float = option(0.99999, "how slowly a unit loses its reputation", minimum=0)
+    backbone_threshold: float = option(
+        0.1, "reputation, over the layer's mean share, from which a unit is never replaced", minimum=0
+    )
+
+    def rules(self) -> list[Any]:
+        """The unit rules."""
+        return [
+            kl.Recruitment(
+                replacement_rate=self.replacement_rate,
+                maturity=self.maturity,
+                utility_decay=self.utility_decay,
+                reputation_decay=self.reputation_decay,
+                threshold=self.backbone_threshold,
+            )
+        ]
+
+
+@dataclass(frozen=True)
 class WithReDo:
     """Dormant units are replaced."""
 
@@ -325,7 +352,7 @@ class WithSnr:
         ]
 
 
-EVERY_UNIT: tuple[Any, ...] = (WithContinualBackprop, WithNoise, WithReDo)  # rules of units of any kind
+EVERY_UNIT: tuple[Any, ...] = (WithContinualBackprop, WithRecruitment, WithNoise, WithReDo)  # rules of units of any kind
 RULES: tuple[Any, ...] = (*EVERY_UNIT, WithSnr)
 
 

@@ -21,6 +21,7 @@ struct Units {
   Ref<float> last_activity;              // [U] mean |activity| of the last step
   Ref<float> mean_trace, mean_activity;  // [U] running mean activity, and the same bias-corrected
   Ref<float> utility_trace, utility;     // [U] running utility, and the same bias-corrected: what selection compares
+  Ref<float> variance;                   // [U] running variance of activity, bias-corrected, where a rule asks for it
 };
 
 enum class Initial : uint32_t { uniform, sparse };
@@ -39,8 +40,8 @@ struct DrawWeights {
 // How active units were in the samples of a chunk: sums over these and positions, [U], or where weights are by position over these
 // alone, [positions, U]. A backend may keep several parts of them.
 struct ActivitySums {
-  Ref<float> signed_sum;  // (on the CPU always [U])
-  Ref<float> magnitude;   // of |activity|
+  Ref<float> signed_sum, square;  // (on the CPU always [U]; squares only where the group has a variance)
+  Ref<float> magnitude;           // of |activity|
 };
 struct UnitActivity {
   Units group;
@@ -50,11 +51,21 @@ struct UnitActivity {
 struct UnitUtility {
   Units group;
   ActivitySums sums;
-  int32_t measure;  // index into rules/utilities.hpp
+  int32_t measure;          // index into rules/utilities.hpp
+  Ref<uint8_t> successors;  // [outputs] whose weights count, for measures of variance; absent: all
   Ref<double> utility_decay;
   Ref<uint64_t> seed;
   Ref<int64_t> step;
   Ref<float> scratch;
+};
+
+// How much of what the next layer hears comes from each unit: a share of the group's. Reputation is earned fast and lost slowly; units
+// of enough are the backbone.
+struct UnitReputation {
+  Units group;              // utility_trace: the running share; utility: the reputation
+  Ref<float> contribution;  // [U] at this step
+  Ref<double> utility_decay, reputation_decay, threshold;
+  Ref<uint8_t> backbone;  // [U]
 };
 
 enum class CountFrom : uint32_t { eligible, all };
@@ -64,6 +75,7 @@ struct UnitSelect {
   CountFrom count_from;
   CountMode count_mode;
   Ref<double> replacement_rate, maturity, carry;
+  Ref<uint8_t> kept;      // [U] who cannot be chosen; absent: everybody can
   Ref<uint8_t> replaced;  // [U]
   Ref<uint64_t> seed;
   Ref<int64_t> step;

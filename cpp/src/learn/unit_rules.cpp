@@ -1,0 +1,226 @@
+// Unit rules put their operations into a recording.
+#include <algorithm>
+#include <cmath>
+
+#include "klopf/error.hpp"
+#include "learn/record.hpp"
+#include "rules/silences.hpp"
+#include "rules/utilities.hpp"
+
+namespace klopf {
+namespace {
+
+constexpr double infinity = HUGE_VAL;
+
+// The groups of a rule that replaces units, of which there can be one.
+std::vector<Units> groups_to_replace(const Recording& r, const std::string& owner) {
+  if (!r.replaced.empty()) throw Error("[" + owner + "] a learner can have one rule that replaces units");
+  std::vector<Units> groups = r.units();
+  if (groups.empty()) throw Error("[" + owner + "] the network has no hidden units");
+  return groups;
+}
+
+// An array of a rule for the units of its k-th group.
+template <class T>
+Ref<T> of_units(Recording& r, const std::string& owner, std::size_t k, const char* array, std::vector<int64_t> shape) {
+  const std::string name = owner + "." + std::to_string(k) + "." + array;
+  const Ref<T> ref = r.layout.add<T>(name, std::move(shape));
+  r.layout.slot(name).cleared_on_restart = true;
+  return ref;
+}
+
+// How active units are, and what follows from that: ages, running means, utilities. successors: whose weights count, if not all.
+void watch(Recording& r, const Units& g, int measure, Ref<double> decay, Ref<uint8_t> successors = {}) {
+  const std::size_t kept = static_cast<std::size_t>(g.weights_by_position ? g.positions : 1);
+  const std::size_t size =
+      static_cast<std::size_t>(r.network.backend().activity_parts(g, r.tape.capacity)) * kept * static_cast<std::size_t>(g.units);
+  ActivitySums sums{};
+  sums.signed_sum = r.work.take<float>(size);
+  sums.magnitude = r.work.take<float>(size);
+  if (g.variance.present()) sums.square = r.work.take<float>(size);
+  r.observe.push_back(UnitActivity{g, sums});
+  UnitUtility op{g, sums, measure, successors, decay, r.network.seed(), r.step, {}};
+  op.scratch = r.work.take<float>(r.network.backend().scratch(op, r.tape.capacity));
+  r.update.push_back(op);
+}
+
+// For measures that look at variances.
+void keep_variances(Recording& r, const std::string& owner, std::vector<Units>& groups) {
+  for (std::size_t k = 0; k < groups.size(); ++k) groups[k].variance = of_units<float>(r, owner, k, "variance", {groups[k].units});
+}
+
+// Where a rule says which units of the k-th group are to go.
+Ref<uint8_t> add_mask(Recording& r, const std::string& owner, std::size_t k, const Units& group) {
+  r.replaced.push_back(of_units<uint8_t>(r, owner, k, "replaced", {group.units}));
+  return r.replaced.back();
+}
+
+// Where the row of these weights is, or of these biases, among the rows of all layers.
+int32_t first_row(const Recording& r, Ref<float> first) {
+  const auto at = static_cast<int64_t>((first.offset - r.network.weights().offset) / sizeof(float));
+  for (const StepLayer& layer : step_layers(r.network))
+    if (layer.weight == at || layer.bias == at) return layer.first_row;
+  throw std::logic_error("no row of these weights");
+}
+
+void replace(Recording& r, const std::vector<Units>& groups, const std::string& init, bool transfer_mean, bool reset_state) {
+  for (std::size_t k = 0; k < groups.size() && r.log.capacity > 0; ++k) {
+    const Units& g = groups[k];
+    const auto cause = static_cast<int32_t>(r.owners.size()) - 1;
+    r.update.push_back(LogEvents{r.log, static_cast<int32_t>(k), g.units, cause, r.replaced[k], g.age, g.utility, r.step});
+  }
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    const Units& g = groups[k];
+    const std::string& distribution = init.empty() ? r.network.options().init : init;
+    UnitReplace op{};
+    op.group = g;
+    op.initial = r.network.initial(g, distribution);
+    op.transfer_mean_to_bias = transfer_mean;
+    op.replaced = r.replaced[k];
+    op.weights = r.network.weights();
+    op.origin = r.network.initial_weights();
+    op.seed = r.network.seed();
+    op.step = r.step;
+    const std::vector<Companion> companions = r.network.companions(g);
+    if (companions.size() > std::size(op.companions))
+      throw Error("[network] between two layers with units there may be normalisations with " + std::to_string(std::size(op.companions)) +
+                  " arrays of numbers, got " + std::to_string(companions.size()));
+    std::copy(companions.begin(), companions.end(), op.companions);
+    for (Companion& companion : op.companions)
+      if (companion.learned) companion.first_row = first_row(r, companion.values);
+    if (reset_state) {
+      std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
+      std::copy(r.unit_state.begin(), r.unit_state.end(), op.unit_state);
+      op.first_row = first_row(r, g.incoming);
+    }
+    r.update.push_back(op);
+  }
+}
+
+// Of the mature units of each group that may go, a share at each step; the rest of a unit's place is carried to the next.
+void select(Recording& r, const std::string& owner, const std::vector<Units>& groups, CountFrom count_from, CountMode count_mode,
+            Ref<double> rate, Ref<double> maturity, const std::vector<Ref<uint8_t>>& kept = {}) {
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    const Ref<double> carry = of_units<double>(r, owner, k, "carry", {});
+    const Ref<uint8_t> replaced = add_mask(r, owner, k, groups[k]);
+    r.update.push_back(UnitSelect{groups[k], count_from, count_mode, rate, maturity, carry, kept.empty() ? Ref<uint8_t>{} : kept[k],
+                                  replaced, r.network.seed(), r.step});
+  }
+}
+
+void record_one(const ContinualBackprop& rule, Recording& r, const std::string& owner) {
+  std::vector<Units> groups = groups_to_replace(r, owner);
+  const Ref<double> rate = r.number(owner, "replacement_rate", rule.replacement_rate, 0, 1);
+  const Ref<double> decay = r.number(owner, "utility_decay", rule.utility_decay, 0, 1, false);
+  const Ref<double> maturity = r.number(owner, "maturity", rule.maturity, 0, infinity);
+  const int measure = choice(owner, "utility", rule.utility, utility_names());
+  const auto count_from = static_cast<CountFrom>(choice(owner, "count_from", rule.count_from, {"eligible", "all"}));
+  const auto count_mode = static_cast<CountMode>(choice(owner, "count_mode", rule.count_mode, {"accumulate", "bernoulli"}));
+
+  // All utilities, then all selections, then all replacements, input side first.
+  if (UtilityMeasures::needs[measure].variance) keep_variances(r, owner, groups);
+  for (const Units& g : groups) watch(r, g, measure, decay);
+  select(r, owner, groups, count_from, count_mode, rate, maturity);
+  replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
+}
+
+// Reputations, and masks of the units that have enough. From the output side on: what successors of no consequence hear does not count.
+std::vector<Ref<uint8_t>> find_backbone(Recording& r, const std::string& owner, std::vector<Units>& groups, const Recruitment& rule) {
+  const Ref<double> decay = r.number(owner, "utility_decay", rule.utility_decay, 0, 1, false);
+  const Ref<double> reputation_decay = r.number(owner, "reputation_decay", rule.reputation_decay, 0, 1, false);
+  const Ref<double> threshold = r.number(owner, "threshold", rule.threshold, 0, infinity);
+  const int measure = choice(owner, "utility", VarianceContribution::name, utility_names());
+  keep_variances(r, owner, groups);
+  std::vector<Ref<uint8_t>> backbone;
+  for (std::size_t k = 0; k < groups.size(); ++k) backbone.push_back(of_units<uint8_t>(r, owner, k, "backbone", {groups[k].units}));
+  for (std::size_t k = groups.size(); k-- > 0;) {
+    Units judged = groups[k];
+    judged.utility = r.work.take<float>(static_cast<std::size_t>(judged.units));
+    watch(r, judged, measure, decay, k + 1 < groups.size() ? backbone[k + 1] : Ref<uint8_t>{});
+    r.update.push_back(UnitReputation{groups[k], judged.utility, decay, reputation_decay, threshold, backbone[k]});
+  }
+  return backbone;
+}
+
+void record_one(const Recruitment& rule, Recording& r, const std::string& owner) {
+  std::vector<Units> groups = groups_to_replace(r, owner);
+  const Ref<double> rate = r.number(owner, "replacement_rate", rule.replacement_rate, 0, 1);
+  const Ref<double> maturity = r.number(owner, "maturity", rule.maturity, 0, infinity);
+  const std::vector<Ref<uint8_t>> backbone = find_backbone(r, owner, groups, rule);
+  select(r, owner, groups, CountFrom::eligible, CountMode::accumulate, rate, maturity, backbone);
+  replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
+}
+
+// Utilities are for who looks at them.
+void watch_only(Recording& r, const std::string& owner, const std::vector<Units>& groups) {
+  const int measure = choice(owner, "utility", Contribution::name, utility_names());
+  const Ref<double> decay = r.number(owner, "utility_decay", 0.99, 0, 1, false);
+  for (const Units& g : groups) watch(r, g, measure, decay);
+}
+
+Ref<double> whole_number(Recording& r, const std::string& owner, const std::string& name, const PerRun& value, double most) {
+  for (const double v : value.values)
+    if (v != std::floor(v)) throw Error("[" + owner + "] " + name + " must be a whole number, got " + number_text(v));
+  return r.number(owner, name, value, 1, most);
+}
+
+void record_one(const ReDo& rule, Recording& r, const std::string& owner) {
+  const std::vector<Units> groups = groups_to_replace(r, owner);
+  const Ref<double> threshold = r.number(owner, "threshold", rule.threshold, 0, infinity);
+  const Ref<double> period = whole_number(r, owner, "period", rule.period, 9e15);
+  watch_only(r, owner, groups);
+  for (std::size_t k = 0; k < groups.size(); ++k)
+    r.update.push_back(SelectDormant{groups[k], threshold, period, add_mask(r, owner, k, groups[k]), r.step});
+  replace(r, groups, rule.init, false, rule.reset_optimizer_state);
+}
+
+void record_one(const SNR& rule, Recording& r, const std::string& owner) {
+  const std::vector<Units> groups = groups_to_replace(r, owner);
+  SelectSilent op{};
+  op.percentile = r.number(owner, "percentile", rule.percentile, 0, 1, false);
+  op.period = whole_number(r, owner, "period", rule.period, 9e15);
+  constexpr double most = 1 << 30;  // samples; a batch more fits 32 bits
+  op.threshold = whole_number(r, owner, "threshold", rule.threshold, most);
+  op.longest = whole_number(r, owner, "longest", rule.longest, most);
+  op.step = r.step;
+  watch_only(r, owner, groups);
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    op.group = groups[k];
+    if (!op.group.rectified)
+      throw Error("[" + owner + "] units must be ReLUs, which fire or are silent, without normalisation behind; those of layer " +
+                  std::to_string(op.group.place) + " are not");
+    op.silence = of_units<int32_t>(r, owner, k, "silence", {op.group.units});
+    op.limit = of_units<int32_t>(r, owner, k, "limit", {op.group.units});
+    op.gaps = of_units<int32_t>(r, owner, k, "gaps", {op.group.units, silence_bins});
+    op.replaced = add_mask(r, owner, k, op.group);
+    r.update.push_back(op);
+  }
+  replace(r, groups, rule.init, false, rule.reset_optimizer_state);
+}
+
+void record_one(const HostRule& rule, Recording& r, const std::string& owner) {
+  if (!rule.replaces) return r.pauses.push_back(r.update.size());
+  const std::vector<Units> groups = groups_to_replace(r, owner);
+  watch_only(r, owner, groups);
+  for (std::size_t k = 0; k < groups.size(); ++k) add_mask(r, owner, k, groups[k]);
+  r.pauses.push_back(r.update.size());
+  replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
+}
+
+void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& owner) {
+  r.update.push_back(Perturb{r.network.weights_count(), r.network.perturbation_key(), r.network.weights(),
+                             r.number(owner, "noise", rule.noise, 0, infinity), r.network.seed(), r.step});
+}
+
+}  // namespace
+
+void record(const Rule& rule, Recording& r) {
+  static constexpr const char* names[] = {"ContinualBackprop", "Recruitment", "ReDo", "SNR", "ShrinkAndPerturb", "HostRule"};
+  std::string owner = names[rule.index()];
+  for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n)
+    owner = names[rule.index()] + std::to_string(n);
+  r.owners.push_back(owner);
+  std::visit([&](const auto& o) { record_one(o, r, owner); }, rule);
+}
+
+}  // namespace klopf

@@ -1,0 +1,22 @@
+#pragma once
+#include "klopf/portable.hpp"
+
+// Which units matter, as a running judgement: what those that matter themselves hear of a unit.
+namespace klopf {
+
+// The running variance of an activity, with a batch of so much weight; from its batch mean and mean square, and its running mean before.
+KLOPF_FN float running_variance(double variance, double mean, double batch_mean, double batch_square, double weight) {
+  const double within = batch_square - batch_mean * batch_mean, shift = batch_mean - mean;
+  return static_cast<float>((1 - weight) * (variance + weight * shift * shift) + weight * (within > 0 ? within : 0));
+}
+
+// Earned as fast as the running share grows, lost slowly.
+KLOPF_FN void reputation_step(double share, double utility_decay, double reputation_decay, float& running_share, float& reputation) {
+  running_share = static_cast<float>(utility_decay * running_share + (1 - utility_decay) * share);
+  reputation = running_share > reputation ? running_share
+                                          : static_cast<float>(reputation_decay * reputation + (1 - reputation_decay) * running_share);
+}
+
+KLOPF_FN bool of_backbone(float reputation, int units, double threshold) { return reputation * units >= threshold; }
+
+}  // namespace klopf

@@ -1,0 +1,163 @@
+"""Recruitment: reputations, the backbone, and replacement outside of it, in lockstep with the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import klopf as kl
+from reference.arrays import relative_error
+from reference.recruitment import Recruitment
+from test_units import NETWORKS, OPTIMIZERS, RUNS, TOLERANCE, TOLERANCES, data
+from twins import Lockstep
+
+pytestmark = pytest.mark.usefixtures("device")
+
+RULE: dict[str, Any] = {
+    "replacement_rate": 0.2,
+    "maturity": 4,
+    "threshold": 0.8,
+    "utility_decay": 0.9,
+    "reputation_decay": 0.99,
+}
+
+
+def reputations_of(learner: kl.Learner, group: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Of the units [R, U], and whether they are of the backbone."""
+    backbone: NDArray[np.bool_] = learner.state()[f"Recruitment.{group}.backbone"].astype(bool)
+    return learner.net.units[group].utility, backbone
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {},
+        {"transfer_mean_to_bias": True, "reset_optimizer_state": False},
+        {"replacement_rate": 1.0, "maturity": 0, "threshold": 0.1},
+        {
+            "replacement_rate": np.array([0.05, 0.5, 1.0]),
+            "maturity": np.array([2, 5, 9]),
+            "threshold": np.array([0.1, 0.7, 1.2]),
+            "utility_decay": np.array([0.5, 0.9, 0.99]),
+            "reputation_decay": np.array([0.0, 0.9, 0.999]),
+        },
+    ],
+    ids=["plain", "transfer", "at once", "per run"],
+)
+def test_lockstep(rule: dict[str, Any], network: str, optimizer: str) -> None:
+    specs, shape = NETWORKS[network]
+    pair = Lockstep(
+        specs, shape, RUNS, "cross_entropy", OPTIMIZERS[optimizer], RULE | rule, replacing="Recruitment"
+    )
+    batch, steps = (24, 20) if network == "normalised" else (6, 40)
+    tolerance = TOLERANCES.get(network, TOLERANCE)
+    total, sizes = 0, set[int]()
+    for _, (x, y) in zip(range(steps), data(shape, batch), strict=False):
+        engine, references = pair.step(x, y)
+        for run in range(RUNS):
+            assert [list(units) for units in engine[run]] == [list(units) for units in references[run]]
+            total += sum(len(units) for units in engine[run])
+            twin = pair.rules[run]
+            assert isinstance(twin, Recruitment)
+            for group, units in enumerate(pair.networks[run].units):
+                reputation, backbone = reputations_of(pair.engine, group)
+                assert relative_error(reputation[run], twin.reputations[group]) < tolerance
+                assert np.array_equal(backbone[run], twin.backbone[group])
+                variance = pair.engine.state()[f"Recruitment.{group}.variance"][run]
+                assert relative_error(variance, units.variance) < tolerance
+                sizes.add(int(backbone[run].sum()))
+    assert total > 0
+    assert len(sizes) > 1  # of backbones
+
+
+def hand_made(**options: Any) -> kl.Learner:
+    """Two hidden layers of four units that do not learn. Of the first, 0 and 1 feed 0 of the second, which
+    feeds the output; 2 feeds 1 of the second, which nothing hears; 3 is constant."""
+    net = kl.Network([kl.Linear(4), kl.ReLU(), kl.Linear(3), kl.ReLU(), kl.Linear(1)], (4,))
+    state = {name: np.zeros_like(array) for name, array in net.state_dict().items()}
+    state["0.weight"][0, :3, :3] = np.diag([1.0, 1.0, 1.0])
+    state["0.bias"][0] = [2, 2, 2, 5]
+    state["2.weight"][0, 0] = [1, 2, 0, 1]
+    state["2.weight"][0, 1, 2] = 1
+    state["2.bias"][0] = 9
+    state["4.weight"][0, 0] = [1, 0, 0]
+    net.load_state_dict(state)
+    rule = kl.Recruitment(
+        **{"replacement_rate": 0.0, "utility_decay": 0.99, "reputation_decay": 0.999} | options
+    )
+    return kl.Learner(net, loss="mse", optimizer=kl.SGD(step_size=0.0), rules=[rule])
+
+
+def stream(steps: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Inputs +1 or -1, one a step."""
+    x = np.random.default_rng(seed).choice([-1.0, 1.0], size=(steps, 4)).astype(np.float32)
+    return x, np.zeros((steps, 1), np.float32)
+
+
+def test_who_is_of_the_backbone() -> None:
+    made = hand_made()
+    made.run(*stream(3000), batch_size=1, epochs=1, shuffle=False)
+    reputation, backbone = reputations_of(made, 0)
+    assert backbone.tolist() == [[True, True, False, False]]
+    assert reputation[0, 1] / reputation[0, 0] == pytest.approx(4, rel=0.1)  # weights 2 and 1, squared
+    assert reputation[0, 2] == 0
+    assert reputation[0, 3] < 1e-6  # rounding of its mean
+    assert reputations_of(made, 1)[1].tolist() == [[True, False, False]]
+
+
+def test_reputation_survives_a_new_head() -> None:
+    made = hand_made()
+    made.run(*stream(3000), batch_size=1, epochs=1, shuffle=False)
+    before = [reputations_of(made, group)[0] for group in (0, 1)]
+    made.net.reset([-1], to="zero")
+    made.run(*stream(200), batch_size=1, epochs=1, shuffle=False)
+    assert np.array_equal(reputations_of(made, 1)[0], before[1])  # nobody hears it: no shares
+    assert reputations_of(made, 1)[1].tolist() == [[True, False, False]]
+    assert reputations_of(made, 0)[1].tolist() == [[True, True, False, False]]
+
+
+def test_earned_fast_lost_slowly() -> None:
+    """Where the second layer listens to another unit, that rises within hundreds of steps, and those before
+    sink by the slow decay alone."""
+    made = hand_made()
+    made.run(*stream(3000), batch_size=1, epochs=1, shuffle=False)
+    before = reputations_of(made, 0)[0][0]
+    state = made.net.state_dict()
+    state["2.weight"][0, 0] = [0, 0, 3, 0]
+    made.net.load_state_dict(state)
+    made.run(*stream(500), batch_size=1, epochs=1, shuffle=False)
+    after = reputations_of(made, 0)[0][0]
+    assert after[2] > 0.95
+    assert (after[:2] > 0.999**500 * before[:2]).all()
+    assert (after[:2] < before[:2]).all()
+
+
+def test_only_the_fringe_is_replaced() -> None:
+    made = hand_made(replacement_rate=1.0, maturity=1000)
+    gone = [made.step(x[None], y[None]).replaced for x, y in zip(*stream(1100), strict=True)]
+    first, second = (np.stack([masks[group][0] for masks in gone]) for group in (0, 1))
+    assert first.any(axis=0).tolist() == [False, False, True, True]
+    assert second.any(axis=0).tolist() == [False, True, True]
+    assert first.sum() == 2 and second.sum() == 2
+    assert np.flatnonzero(first.any(axis=1)).tolist() == [1000]
+    assert (made.net.units[0].age[0] == [1100, 1100, 99, 99]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": -1.0}, r"\[Recruitment\] threshold must be in \[0, infinity\), got -1"),
+        ({"utility_decay": 1.0}, r"\[Recruitment\] utility_decay must be in \[0, 1\), got 1"),
+        ({"reputation_decay": -0.5}, r"\[Recruitment\] reputation_decay must be in \[0, 1\), got -0.5"),
+        ({"replacement_rate": 2.0}, r"\[Recruitment\] replacement_rate must be in \[0, 1\], got 2"),
+        ({"init": "kaimin"}, "kaimin"),
+    ],
+)
+def test_mistakes(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(kl.Error, match=message):
+        hand_made(**options)
