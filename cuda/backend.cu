@@ -27,6 +27,7 @@ class CudaBackend final : public Backend {
   std::size_t scratch(const ConvBackward& op, int capacity) const override { return conv_backward_scratch(op.shape, capacity); }
   std::size_t scratch(const ConvReluPoolBackward& op, int capacity) const override { return conv_backward_scratch(op.shape, capacity); }
   std::size_t scratch(const UnitUtility& op, int capacity) const override { return unit_utility_scratch(op.group, capacity); }
+  std::size_t scratch(const GoalCorrelation& op, int) const override { return goal_correlation_scratch(op); }
   int activity_parts(const Units& group, int capacity) const override { return cuda::activity_parts(group, capacity); }
 
  private:

@@ -14,6 +14,7 @@ KLOPF_OPERATIONS(KLOPF_DECLARE)
 // What the engine's scratch() and activity_parts() say.
 std::size_t conv_backward_scratch(const ConvShape& shape, int capacity);
 std::size_t unit_utility_scratch(const Units& group, int capacity);
+std::size_t goal_correlation_scratch(const GoalCorrelation& op);
 int activity_parts(const Units& group, int capacity);
 
 }  // namespace klopf::cuda

@@ -29,6 +29,13 @@ RULES: dict[str, Callable[[], list[Any]]] = {
     "recruitment": lambda: [
         kl.Recruitment(replacement_rate=0.3, maturity=3, threshold=0.8, utility_decay=0.9)
     ],
+    "goals": lambda: [
+        kl.Recruitment(replacement_rate=0.1, maturity=3, threshold=0.8, utility_decay=0.9),
+        kl.Goal("active", share=0.9, step_size=0.01),
+        kl.Goal("unit_variance", step_size=0.01, units="fringe"),
+        kl.Goal("decorrelated", step_size=0.01, layers=[2]),
+        kl.Goal("listened", step_size=0.01, units="fringe", layers=[2]),
+    ],
     "snr": lambda: [kl.SNR(percentile=0.7, period=4, threshold=9)],
     **{
         f"cbp {utility}": lambda utility=utility: [

@@ -1,5 +1,6 @@
 """The same network twice: R runs in the engine, and one NumPy reference network for each of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import klopf as kl
 from reference import optimizers
 from reference.arrays import Array, Integers, Mask
 from reference.continual_backprop import ContinualBackprop, Settings
+from reference.goals import Goal
 from reference.layers import build
 from reference.losses import LOSSES
 from reference.network import Learner, Network
@@ -105,7 +107,8 @@ class Lockstep:
         optimizer: tuple[str, dict[str, Any]],
         rule: dict[str, Any],
         seed: int = 0,
-        replacing: str = "ContinualBackprop",
+        replacing: str | None = "ContinualBackprop",
+        goals: Sequence[dict[str, Any]] = (),
     ) -> None:
         kind, options = optimizer
         self.net = engine_network(specs, input_shape, runs)
@@ -114,23 +117,30 @@ class Lockstep:
             self.net,
             loss=loss,
             optimizer=getattr(kl, kind)(**options),
-            rules=[getattr(kl, replacing)(**rule)],
+            rules=[
+                *([getattr(kl, replacing)(**rule)] if replacing else []),
+                *(kl.Goal(**goal) for goal in goals),
+            ],
         )
         self.draws = [EngineDraws(self.net, run) for run in range(runs)]
-        twin, settings = RULES[replacing]
-        self.rules = [twin(settings(**option_of_run(rule, d.run)), d) for d in self.draws]
+        self.rules: list[ContinualBackprop] = []
+        if replacing:
+            twin, settings = RULES[replacing]
+            self.rules = [twin(settings(**option_of_run(rule, d.run)), d) for d in self.draws]
         self.networks = reference_networks(specs, input_shape, state)
         self.references: list[Learner] = []
-        for run, (network, own_rule) in enumerate(zip(self.networks, self.rules, strict=True)):
+        for run, network in enumerate(self.networks):
             own_optimizer = getattr(optimizers, kind)(**option_of_run(options, run))
-            self.references.append(Learner(network, LOSSES[loss], own_optimizer, own_rule))
+            own_rule = self.rules[run] if self.rules else None
+            own_goals = [Goal(**option_of_run(goal, run)) for goal in goals]
+            self.references.append(Learner(network, LOSSES[loss], own_optimizer, own_rule, own_goals))
 
     def step(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[list[list[Integers]], list[list[Integers]]]:
         """The engine's and the references' replaced units, [run][group], sorted; x and y are [R, B, ...]."""
         masks = self.engine.step(x, y).replaced
         engine, references = [], []
         for run, (draws, reference) in enumerate(zip(self.draws, self.references, strict=True)):
-            draws.replaced = [np.asarray(mask[run]) for mask in masks]
+            draws.replaced = [np.asarray(mask[run]) for mask in masks or []]
             engine.append([np.flatnonzero(gone) for gone in draws.replaced])
             references.append([np.sort(units) for units in reference.step(x[run], y[run])[1]])
         return engine, references

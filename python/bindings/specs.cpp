@@ -82,6 +82,19 @@ struct Field<PerRun> {
   }
 };
 
+template <>
+struct Field<std::vector<int>> {
+  static constexpr const char* hint = "collections.abc.Sequence[int]";
+  static bool read(const py::handle& h, std::vector<int>& out) {
+    if (!py::isinstance<py::sequence>(h) || py::isinstance<py::str>(h) || py::len(h) == 0) return false;
+    out.clear();
+    for (const py::handle& each : h)
+      if (!Field<int>::read(each, out.emplace_back())) return false;
+    return true;
+  }
+  static py::object write(const std::vector<int>& v) { return py::cast(v); }
+};
+
 // Calls visit(name, member, doc, required, optional) for each field.
 template <class Visit>
 struct Fields {
@@ -149,6 +162,8 @@ template <class T>
 py::object attribute(const T& spec, auto member, bool optional) {
   using V = decltype(value_type(member));
   if constexpr (std::is_same_v<V, std::string>)
+    if (optional && (spec.*member).empty()) return py::none();
+  if constexpr (std::is_same_v<V, std::vector<int>>)
     if (optional && (spec.*member).empty()) return py::none();
   if constexpr (std::is_same_v<V, PerRun>)
     if (optional && !(spec.*member).given()) return py::none();
@@ -327,6 +342,21 @@ has. It is replaced once it is silent for longer than a limit: first `threshold`
 below the limit, twice the limit; never less than a batch or more than `longest`. Silences of 16 samples and more are
 counted in eight bins to each doubling. Needs ReLU units. Each number may be an array [R].)";
 
+const char* goal_doc =
+    R"(A goal of units' own, beside the loss of the network: after each update it changes their incoming weights and biases.
+
+Several goals, and several weights of one (`step_size`), may follow each other in the list of rules, after the rule that replaces
+units, if there is one. y is a unit's activity, s its running standard deviation, z = (y - mean) / s.
+
+"active": active on a share of the samples at least. Where a running rate is below it, the bias rises by step_size (share - rate) / share.
+"unit_variance": incoming weights and bias are multiplied by s^-step_size.
+"decorrelated": unlike one's peers. c_j is the running mean of z z_j; against the gradient of the mean of c_j^2 over peers j.
+"listened": like what its successors lack. d_k is minus the gradient of the sample's loss by successor k's sum of inputs and
+c_k the running mean of d_k z: outgoing weights grow as |c_k|, along whose sum, over successors of the backbone, the unit climbs.
+The last two keep the norm of a unit's incoming weights and bias, and are of units between two Linear layers.
+
+Each number may be an array [R].)";
+
 const char* shrink_and_perturb_doc = R"(Perturbation of Shrink and Perturb (Ash and Adams 2020), every step.
 
 Shrinking is the optimizer's weight_decay. The number may be an array [R].)";
@@ -369,6 +399,7 @@ void bind_specs(py::module_& m) {
       bind<Recruitment>(m, "Recruitment", recruitment_doc),
       bind<ReDo>(m, "ReDo", redo_doc),
       bind<SNR>(m, "SNR", snr_doc),
+      bind<Goal>(m, "Goal", goal_doc),
       bind<ShrinkAndPerturb>(m, "ShrinkAndPerturb", shrink_and_perturb_doc));
 }
 // clang-format on

@@ -32,6 +32,7 @@ __all__: list[str] = [
     "Error",
     "Evaluation",
     "Flatten",
+    "Goal",
     "History",
     "HostOptimizer",
     "HostRule",
@@ -1200,6 +1201,84 @@ class ShrinkAndPerturb:
         sigma of the normal noise added to every weight and bias after each step
         """
 
+class Goal:
+    """
+    A goal of units' own, beside the loss of the network: after each update it changes their incoming weights and biases.
+
+    Several goals, and several weights of one (`step_size`), may follow each other in the list of rules, after the rule that replaces
+    units, if there is one. y is a unit's activity, s its running standard deviation, z = (y - mean) / s.
+
+    "active": active on a share of the samples at least. Where a running rate is below it, the bias rises by step_size (share - rate) / share.
+    "unit_variance": incoming weights and bias are multiplied by s^-step_size.
+    "decorrelated": unlike one's peers. c_j is the running mean of z z_j; against the gradient of the mean of c_j^2 over peers j.
+    "listened": like what its successors lack. d_k is minus the gradient of the sample's loss by successor k's sum of inputs and
+    c_k the running mean of d_k z: outgoing weights grow as |c_k|, along whose sum, over successors of the backbone, the unit climbs.
+    The last two keep the norm of a unit's incoming weights and bias, and are of units between two Linear layers.
+
+    Each number may be an array [R].
+
+    Args:
+        kind: "active", "unit_variance", "decorrelated" or "listened"
+        step_size: how fast incoming weights and bias follow
+        decay: of running statistics of activity, in [0, 1)
+        share: of "active": on how many samples at least, in (0, 1]; None: a tenth
+        correlation_decay: of "decorrelated" and "listened": of running correlations, in [0, 1); None: 0.995
+        units: "all", or the "fringe", which klopf.Recruitment says
+        layers: whose goal it is, by place in Network.units; None: of all
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        kind: str,
+        step_size: _PerRun = 0.001,
+        decay: _PerRun = 0.999,
+        share: _PerRun | None = None,
+        correlation_decay: _PerRun | None = None,
+        units: str = "all",
+        layers: collections.abc.Sequence[int] | None = None,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def correlation_decay(self) -> float | list[float] | None:
+        """
+        of "decorrelated" and "listened": of running correlations, in [0, 1); None: 0.995
+        """
+    @property
+    def decay(self) -> float | list[float]:
+        """
+        of running statistics of activity, in [0, 1)
+        """
+    @property
+    def kind(self) -> str:
+        """
+        "active", "unit_variance", "decorrelated" or "listened"
+        """
+    @property
+    def layers(self) -> collections.abc.Sequence[int] | None:
+        """
+        whose goal it is, by place in Network.units; None: of all
+        """
+    @property
+    def share(self) -> float | list[float] | None:
+        """
+        of "active": on how many samples at least, in (0, 1]; None: a tenth
+        """
+    @property
+    def step_size(self) -> float | list[float]:
+        """
+        how fast incoming weights and bias follow
+        """
+    @property
+    def units(self) -> str:
+        """
+        "all", or the "fringe", which klopf.Recruitment says
+        """
+
 class SNR:
     """
     Self-normalised resets (SNR; Farias and Jozefiak 2024): replacement of units that are silent for unusually long.
@@ -1751,7 +1830,7 @@ class Learner:
         | SwiftTD
         | HostOptimizer,
         rules: collections.abc.Sequence[
-            ContinualBackprop | Recruitment | ReDo | SNR | ShrinkAndPerturb | HostRule
+            ContinualBackprop | Recruitment | ReDo | SNR | Goal | ShrinkAndPerturb | HostRule
         ] = [],
         max_gradient_norm: numpy.typing.ArrayLike | None = None,
         events: typing.SupportsIndex = 0,
@@ -1949,7 +2028,7 @@ class PPO:
         | SwiftTD
         | HostOptimizer,
         rules: collections.abc.Sequence[
-            ContinualBackprop | Recruitment | ReDo | SNR | ShrinkAndPerturb | HostRule
+            ContinualBackprop | Recruitment | ReDo | SNR | Goal | ShrinkAndPerturb | HostRule
         ] = [],
         steps: typing.SupportsIndex = 2048,
         epochs: typing.SupportsIndex = 10,
@@ -2109,7 +2188,7 @@ class StreamAgent:
         | SwiftTD
         | HostOptimizer,
         rules: collections.abc.Sequence[
-            ContinualBackprop | Recruitment | ReDo | SNR | ShrinkAndPerturb | HostRule
+            ContinualBackprop | Recruitment | ReDo | SNR | Goal | ShrinkAndPerturb | HostRule
         ],
         discount: numpy.typing.ArrayLike,
         trace_decay: numpy.typing.ArrayLike,
@@ -2333,13 +2412,9 @@ optimizers: tuple[
     type[Intentional],
     type[SwiftTD],
 ] = (SGD, Adam, AdamW, UPGD, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD)
-rules: tuple[type[ContinualBackprop], type[Recruitment], type[ReDo], type[SNR], type[ShrinkAndPerturb]] = (
-    ContinualBackprop,
-    Recruitment,
-    ReDo,
-    SNR,
-    ShrinkAndPerturb,
-)
+rules: tuple[
+    type[ContinualBackprop], type[Recruitment], type[ReDo], type[SNR], type[Goal], type[ShrinkAndPerturb]
+] = (ContinualBackprop, Recruitment, ReDo, SNR, Goal, ShrinkAndPerturb)
 utilities: tuple[str, ...] = (
     "contribution",
     "zero_contribution",

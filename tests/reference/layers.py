@@ -15,6 +15,8 @@ class Layer:
     """A function y = f(x) with optional parameters `weights["weight"]`, `weights["bias"]`."""
 
     parametric = False  # whether it has units
+    x: Array  # what a linear layer saw last
+    grad_y: Array  # and the gradient of its sums
 
     def __init__(self) -> None:
         self.weights: dict[str, Array] = {}
@@ -51,6 +53,7 @@ class Linear(Layer):
         return y
 
     def backward(self, grad_y: Array) -> Array:
+        self.grad_y = grad_y
         self.gradients = {"weight": grad_y.T @ self.x, "bias": grad_y.sum(axis=0)}
         return grad_y @ self.weights["weight"]
 

@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from .arrays import Array, Integers
 from .continual_backprop import ContinualBackprop
+from .goals import Goal
 from .layers import Layer
 from .losses import Loss
 from .optimizers import Optimizer
+from .recruitment import Recruitment
 from .units import UnitGroup, find_units
 
 
@@ -73,12 +75,18 @@ class Network:
 
 
 class Learner:
-    """Trains a network with a loss, an optimizer and, if given, continual backprop."""
+    """Trains a network with a loss, an optimizer and, if given, a rule that replaces units and goals."""
 
     def __init__(
-        self, network: Network, loss: Loss, optimizer: Optimizer, rule: ContinualBackprop | None = None
+        self,
+        network: Network,
+        loss: Loss,
+        optimizer: Optimizer,
+        rule: ContinualBackprop | None = None,
+        goals: list[Goal] | None = None,
     ) -> None:
         self.network, self.loss, self.optimizer, self.rule = network, loss, optimizer, rule
+        self.goals = goals or []
 
     def step(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[float, list[Integers]]:
         """One minibatch: (loss before the update, replaced units of every group)."""
@@ -91,7 +99,11 @@ class Learner:
         for layer in self.network.layers:
             layer.follow()
         self.optimizer.step(self.network.parameters(), self.network.gradients())
-        if self.rule is None:
-            return [np.zeros(0, np.int64) for _ in self.network.units]
         net = self.network
-        return self.rule.apply(net.layers, net.units, net.activities, self.optimizer)
+        replaced = [np.zeros(0, np.int64) for _ in net.units]
+        if self.rule is not None:
+            replaced = self.rule.apply(net.layers, net.units, net.activities, self.optimizer)
+        backbone = self.rule.backbone if isinstance(self.rule, Recruitment) else None
+        for goal in self.goals:
+            goal.apply(net.layers, net.units, net.activities, replaced, backbone)
+        return replaced

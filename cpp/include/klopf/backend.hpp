@@ -42,6 +42,7 @@ class Backend {
   virtual std::size_t scratch(const ConvReluPoolForward&, int) const { return 0; }
   virtual std::size_t scratch(const ConvReluPoolBackward&, int) const { return 0; }
   virtual std::size_t scratch(const UnitUtility&, int) const { return 0; }
+  virtual std::size_t scratch(const GoalCorrelation&, int) const { return 0; }
   // Parts in which it sums the activities of batches up to a size.
   virtual int activity_parts(const Units&, int) const { return 1; }
 };

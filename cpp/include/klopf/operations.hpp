@@ -1,5 +1,6 @@
 #pragma once
 #include "klopf/operations/agents.hpp"
+#include "klopf/operations/goals.hpp"
 #include "klopf/operations/layers.hpp"
 #include "klopf/operations/losses.hpp"
 #include "klopf/operations/optimizers.hpp"
@@ -47,7 +48,9 @@
   X(ApplySteps, apply_steps)                       \
   X(Perturb, perturb)                              \
   X(UnitActivity, unit_activity)                   \
-  X(UnitUtility, unit_utility)
+  X(UnitUtility, unit_utility)                     \
+  X(UnitFiring, unit_firing)                       \
+  X(GoalCorrelation, goal_correlation)
 
 #define KLOPF_LIGHT_OPERATIONS(X)     \
   X(LossTotal, loss_total)            \
@@ -70,6 +73,8 @@
   X(UnitSelect, unit_select)          \
   X(SelectDormant, select_dormant)    \
   X(SelectSilent, select_silent)      \
+  X(GoalActive, goal_active)          \
+  X(GoalVariance, goal_variance)      \
   X(LogEvents, log_events)            \
   X(UnitReplace, unit_replace)        \
   X(Advance, advance)

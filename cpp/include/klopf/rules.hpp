@@ -1,6 +1,7 @@
 #pragma once
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "klopf/hyper.hpp"
 
@@ -76,6 +77,25 @@ struct SNR {
   }
 };
 
+// A goal of units' own.
+struct Goal {
+  std::string goal = "active";
+  PerRun step_size = 1e-3, decay = 0.999, share = PerRun::none(), correlation_decay = PerRun::none();
+  std::string units = "all";
+  std::vector<int> layers{};
+  template <class F>
+  static void fields(F&& f) {
+    f.required("goal", &Goal::goal, "\"active\", \"unit_variance\", \"decorrelated\" or \"listened\"");
+    f("step_size", &Goal::step_size, "how fast incoming weights and bias follow");
+    f("decay", &Goal::decay, "of running statistics of activity, in [0, 1)");
+    f.optional("share", &Goal::share, "of \"active\": on how many samples at least, in (0, 1]; None: a tenth");
+    f.optional("correlation_decay", &Goal::correlation_decay,
+               "of \"decorrelated\" and \"listened\": of running correlations, in [0, 1); None: 0.995");
+    f("units", &Goal::units, "\"all\", or the \"fringe\", which klopf.Recruitment says");
+    f.optional("layers", &Goal::layers, "whose goal it is, by place in Network.units; None: of all");
+  }
+};
+
 struct ShrinkAndPerturb {
   PerRun noise = 1e-5;
   template <class F>
@@ -97,6 +117,6 @@ struct HostRule {
   }
 };
 
-using Rule = std::variant<ContinualBackprop, Recruitment, ReDo, SNR, ShrinkAndPerturb, HostRule>;
+using Rule = std::variant<ContinualBackprop, Recruitment, ReDo, SNR, Goal, ShrinkAndPerturb, HostRule>;
 
 }  // namespace klopf

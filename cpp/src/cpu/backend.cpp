@@ -34,6 +34,8 @@ class CpuBackend final : public Backend {
   void select_dormant(const SelectDormant& op, const Play& play) override { cpu::select_dormant(op, play); }
   void select_silent(const SelectSilent& op, const Play& play) override { cpu::select_silent(op, play); }
   void batch_norm_track(const BatchNormTrack& op, const Play& play) override { cpu::batch_norm_track(op, play); }
+  void goal_active(const GoalActive& op, const Play& play) override { cpu::goal_active(op, play); }
+  void goal_variance(const GoalVariance& op, const Play& play) override { cpu::goal_variance(op, play); }
   void log_events(const LogEvents& op, const Play& play) override { cpu::log_events(op, play); }
   void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }
   void advance(const Advance& op, const Play& play) override { ++*play.at(op.step); }
@@ -50,6 +52,10 @@ class CpuBackend final : public Backend {
     return size(kernels_.conv_backward_scratch(op.shape, op.pooled_height * op.pooled_width));
   }
   std::size_t scratch(const UnitUtility& op, int) const override { return size(kernels_.unit_utility_scratch(op.group)); }
+  std::size_t scratch(const GoalCorrelation& op, int capacity) const override {
+    const Units& g = op.units.group;
+    return size(static_cast<int64_t>(capacity) * g.units + g.fan_in + op.partners);
+  }
 
  private:
   static std::size_t size(int64_t floats) { return static_cast<std::size_t>(floats); }

@@ -11,6 +11,7 @@
 #include "klopf/philox.hpp"
 #include "rules/activations.hpp"
 #include "rules/dropout.hpp"
+#include "rules/goals.hpp"
 #include "rules/losses.hpp"
 #include "rules/normal.hpp"
 #include "rules/optimizers.hpp"
@@ -39,6 +40,7 @@ namespace {
 #include "cpu/update.inl"
 #include "cpu/step_sizes.inl"
 #include "cpu/utility.inl"
+#include "cpu/goals.inl"
 // clang-format on
 
 int64_t linear_scratch(const LinearShape& s) { return static_cast<int64_t>(round_up(s.outputs, block)) * s.inputs; }

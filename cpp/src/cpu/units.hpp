@@ -23,6 +23,8 @@ void unit_reputation(const UnitReputation& op, const Play& play);
 void select_dormant(const SelectDormant& op, const Play& play);
 void select_silent(const SelectSilent& op, const Play& play);
 void batch_norm_track(const BatchNormTrack& op, const Play& play);
+void goal_active(const GoalActive& op, const Play& play);
+void goal_variance(const GoalVariance& op, const Play& play);
 void log_events(const LogEvents& op, const Play& play);
 void unit_replace(const UnitReplace& op, const Play& play);
 

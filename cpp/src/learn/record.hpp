@@ -23,6 +23,7 @@ struct Recording {
   std::vector<WeightState> weight_state{};              // what the optimizer keeps for each weight
   std::vector<WeightState> unit_state{};                // and for each unit, in the order of rows
   std::vector<Ref<uint8_t>> replaced{};                 // of each unit group, where a rule replaces units
+  std::vector<Ref<uint8_t>> backbone{};                 // likewise, where a rule knows who matters
   struct Traces {
     Ref<float> values;
     Ref<double> delta, decay, fade;  // decay: of traces before this gradient; fade: while an episode goes on
@@ -52,6 +53,17 @@ std::vector<Array> step_sizes_of(const std::optional<StepSizes>& step_sizes, con
 template <class T>
 Ref<T> for_each_weight(Recording& recording, const std::string& name);
 
+// An array of a rule for the units of its k-th group.
+template <class T>
+Ref<T> of_units(Recording& r, const std::string& owner, std::size_t k, const char* array, std::vector<int64_t> shape) {
+  const std::string name = owner + "." + std::to_string(k) + "." + array;
+  const Ref<T> ref = r.layout.add<T>(name, std::move(shape));
+  r.layout.slot(name).cleared_on_restart = true;
+  return ref;
+}
+// How active units are, and what follows from that: ages, running means, utilities. successors: whose weights count, if not all.
+void watch(Recording& r, const Units& group, int measure, Ref<double> decay, Ref<uint8_t> successors = {});
+
 std::string number_text(double value);
 // The index of `value` in the names known. Throws Error.
 int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known);
@@ -76,6 +88,7 @@ constexpr bool follows_gradients = std::is_same_v<O, SGD> || std::is_same_v<O, A
 std::vector<StepLayer> step_layers(const Network& network);
 // The same backward pass and update for a single sample, without stored gradients; false where that cannot be.
 bool record_online(const Recording& recording, Program& backward, Program& update);
+void record_one(const Goal& rule, Recording& recording, const std::string& owner);
 void record(const Rule& rule, Recording& recording);
 
 }  // namespace klopf

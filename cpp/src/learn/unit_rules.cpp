@@ -15,33 +15,11 @@ constexpr double infinity = HUGE_VAL;
 // The groups of a rule that replaces units, of which there can be one.
 std::vector<Units> groups_to_replace(const Recording& r, const std::string& owner) {
   if (!r.replaced.empty()) throw Error("[" + owner + "] a learner can have one rule that replaces units");
+  for (const std::string& other : r.owners)
+    if (other.starts_with("Goal")) throw Error("[" + owner + "] a rule that replaces units comes before goals in the list of rules");
   std::vector<Units> groups = r.units();
   if (groups.empty()) throw Error("[" + owner + "] the network has no hidden units");
   return groups;
-}
-
-// An array of a rule for the units of its k-th group.
-template <class T>
-Ref<T> of_units(Recording& r, const std::string& owner, std::size_t k, const char* array, std::vector<int64_t> shape) {
-  const std::string name = owner + "." + std::to_string(k) + "." + array;
-  const Ref<T> ref = r.layout.add<T>(name, std::move(shape));
-  r.layout.slot(name).cleared_on_restart = true;
-  return ref;
-}
-
-// How active units are, and what follows from that: ages, running means, utilities. successors: whose weights count, if not all.
-void watch(Recording& r, const Units& g, int measure, Ref<double> decay, Ref<uint8_t> successors = {}) {
-  const std::size_t kept = static_cast<std::size_t>(g.weights_by_position ? g.positions : 1);
-  const std::size_t size =
-      static_cast<std::size_t>(r.network.backend().activity_parts(g, r.tape.capacity)) * kept * static_cast<std::size_t>(g.units);
-  ActivitySums sums{};
-  sums.signed_sum = r.work.take<float>(size);
-  sums.magnitude = r.work.take<float>(size);
-  if (g.variance.present()) sums.square = r.work.take<float>(size);
-  r.observe.push_back(UnitActivity{g, sums});
-  UnitUtility op{g, sums, measure, successors, decay, r.network.seed(), r.step, {}};
-  op.scratch = r.work.take<float>(r.network.backend().scratch(op, r.tape.capacity));
-  r.update.push_back(op);
 }
 
 // For measures that look at variances.
@@ -146,8 +124,8 @@ void record_one(const Recruitment& rule, Recording& r, const std::string& owner)
   std::vector<Units> groups = groups_to_replace(r, owner);
   const Ref<double> rate = r.number(owner, "replacement_rate", rule.replacement_rate, 0, 1);
   const Ref<double> maturity = r.number(owner, "maturity", rule.maturity, 0, infinity);
-  const std::vector<Ref<uint8_t>> backbone = find_backbone(r, owner, groups, rule);
-  select(r, owner, groups, CountFrom::eligible, CountMode::accumulate, rate, maturity, backbone);
+  r.backbone = find_backbone(r, owner, groups, rule);
+  select(r, owner, groups, CountFrom::eligible, CountMode::accumulate, rate, maturity, r.backbone);
   replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
 }
 
@@ -214,8 +192,22 @@ void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& o
 
 }  // namespace
 
+void watch(Recording& r, const Units& g, int measure, Ref<double> decay, Ref<uint8_t> successors) {
+  const std::size_t kept = static_cast<std::size_t>(g.weights_by_position ? g.positions : 1);
+  const std::size_t size =
+      static_cast<std::size_t>(r.network.backend().activity_parts(g, r.tape.capacity)) * kept * static_cast<std::size_t>(g.units);
+  ActivitySums sums{};
+  sums.signed_sum = r.work.take<float>(size);
+  sums.magnitude = r.work.take<float>(size);
+  if (g.variance.present()) sums.square = r.work.take<float>(size);
+  r.observe.push_back(UnitActivity{g, sums});
+  UnitUtility op{g, sums, measure, successors, decay, r.network.seed(), r.step, {}};
+  op.scratch = r.work.take<float>(r.network.backend().scratch(op, r.tape.capacity));
+  r.update.push_back(op);
+}
+
 void record(const Rule& rule, Recording& r) {
-  static constexpr const char* names[] = {"ContinualBackprop", "Recruitment", "ReDo", "SNR", "ShrinkAndPerturb", "HostRule"};
+  static constexpr const char* names[] = {"ContinualBackprop", "Recruitment", "ReDo", "SNR", "Goal", "ShrinkAndPerturb", "HostRule"};
   std::string owner = names[rule.index()];
   for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n)
     owner = names[rule.index()] + std::to_string(n);

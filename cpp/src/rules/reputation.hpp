@@ -5,8 +5,8 @@
 namespace klopf {
 
 // The running variance of an activity, with a batch of so much weight; from its batch mean and mean square, and its running mean before.
-KLOPF_FN float running_variance(double variance, double mean, double batch_mean, double batch_square, double weight) {
-  const double within = batch_square - batch_mean * batch_mean, shift = batch_mean - mean;
+KLOPF_FN float running_variance(double variance, double mean, float batch_mean, float batch_square, double weight) {
+  const double within = batch_square - batch_mean * batch_mean, shift = batch_mean - mean;  // within one sample: zero, exactly
   return static_cast<float>((1 - weight) * (variance + weight * shift * shift) + weight * (within > 0 ? within : 0));
 }
 

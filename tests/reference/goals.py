@@ -1,0 +1,124 @@
+"""Goals of units' own: what changes a unit's incoming weights and bias after optimizer and unit rule."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .arrays import Array, Integers, Mask, mean, total
+from .layers import Layer
+from .units import UnitGroup, bias_corrected
+
+
+@dataclass
+class Goal:
+    """Options and their names as in the engine."""
+
+    goal: str
+    step_size: float = 1e-3
+    decay: float = 0.999
+    share: float = 0.1
+    correlation_decay: float = 0.995
+    units: str = "all"
+    layers: tuple[int, ...] | None = None
+    known: dict[int, UnitGroup] = field(default_factory=dict)  # statistics of groups, as the goal has them
+    rate: dict[int, Array] = field(default_factory=dict)  # [U] before bias correction
+    correlation: dict[int, Array] = field(default_factory=dict)  # [U, partners]
+
+    def apply(
+        self,
+        layers: list[Layer],
+        groups: list[UnitGroup],
+        activities: list[Array],
+        replaced: list[Integers],
+        backbone: list[Mask] | None,
+    ) -> None:
+        """One step; activities [B, *group.shape]."""
+        for i, group in enumerate(groups):
+            if self.layers is not None and i not in self.layers:
+                continue
+            known = self.known.setdefault(i, UnitGroup(group.first, group.next, group.shape))
+            follows = np.ones(group.size, bool)
+            follows[replaced[i]] = False
+            if self.units == "fringe":
+                assert backbone is not None
+                follows &= ~backbone[i]
+            if self.goal == "active":
+                self.be_active(i, known, layers, activities[i], follows)
+            else:
+                known.watch(activities[i], self.decay)
+                if self.goal == "unit_variance":
+                    self.normalise(known, layers, follows)
+                else:
+                    heard = None if backbone is None or i + 1 == len(groups) else backbone[i + 1]
+                    self.correlate(i, known, layers, activities[i], follows, heard)
+            known.forget(replaced[i])
+            for kept in (self.rate, self.correlation):
+                if i in kept:
+                    kept[i][replaced[i]] = 0.0
+
+    def be_active(
+        self, index: int, known: UnitGroup, layers: list[Layer], activity: Array, follows: Mask
+    ) -> None:
+        """Biases rise where the running rate is low."""
+        rectified = [type(layer).__name__ for layer in layers[known.first + 1 : known.next]]
+        level = 0.0 if "ReLU" in rectified else 0.01
+        seen = np.abs(activity.reshape(len(activity), known.size, -1)).max(axis=2) > level
+        rate = self.rate.setdefault(index, np.zeros(known.size))
+        known.age[follows] += 1.0
+        rate[follows] = (self.decay * rate + (1.0 - self.decay) * mean(seen.astype(np.float64), 0))[follows]
+        with np.errstate(invalid="ignore"):
+            corrected = rate / (1.0 - self.decay**known.age)
+        rise = self.step_size * (self.share - corrected) / self.share
+        layers[known.first].weights["bias"] += np.where(follows & (corrected < self.share), rise, 0.0)
+
+    def normalise(self, known: UnitGroup, layers: list[Layer], follows: Mask) -> None:
+        """Weights and biases are scaled towards a standard deviation of one."""
+        told = follows & varies(known, self.decay)
+        factor = np.where(told, np.where(told, known.variance, 1.0) ** (-0.5 * self.step_size), 1.0)
+        for w in layers[known.first].weights.values():
+            w *= factor.reshape(-1, *[1] * (w.ndim - 1))
+
+    def correlate(
+        self,
+        index: int,
+        known: UnitGroup,
+        layers: list[Layer],
+        activity: Array,
+        follows: Mask,
+        heard: Mask | None,
+    ) -> None:
+        """Towards what successors lack, or away from peers."""
+        first, after, batch = layers[known.first], layers[known.next], len(activity)
+        deviation = np.sqrt(known.variance)
+        told = varies(known, self.decay)
+        mean_activity = bias_corrected(known.activity_trace, known.age, self.decay)
+        z = np.where(told, (activity - mean_activity) / np.where(told, deviation, 1.0), 0.0)  # [B, U]
+        listened = self.goal == "listened"
+        signal = -batch * after.grad_y if listened else z  # [B, partners]
+        now = z.T @ signal / batch
+        c = self.correlation.setdefault(index, np.zeros_like(now))
+        c[follows] = (self.correlation_decay * c + (1.0 - self.correlation_decay) * now)[follows]
+        if listened:
+            pull = np.sign(c) * (1.0 if heard is None else heard)
+        else:
+            pull = -c / (len(c) - 1.0)
+            np.fill_diagonal(pull, 0.0)
+        along = signal @ pull.T - z * total(pull * c, 1)
+        slope = np.ones_like(activity)
+        for layer in reversed(layers[known.first + 1 : known.next]):
+            slope = layer.backward(slope)
+        along *= slope
+        w, bias = first.weights["weight"], first.weights["bias"]
+        step = self.step_size / np.where(told, deviation, 1.0)
+        moved_w = w + step[:, None] * (along.T @ first.x) / batch
+        moved_bias = bias + step * mean(along, 0)
+        before, now_norm = (total(a**2, 1) + b**2 for a, b in ((w, bias), (moved_w, moved_bias)))
+        back = np.sqrt(before / np.where(now_norm > 0, now_norm, 1.0))
+        goes = follows & told
+        w[goes], bias[goes] = (moved_w * back[:, None])[goes], (moved_bias * back)[goes]
+
+
+def varies(known: UnitGroup, decay: float) -> Mask:
+    """Units whose activity is not constant, but for rounding."""
+    result: Mask = known.variance > 1e-6 * bias_corrected(known.activity_trace, known.age, decay) ** 2
+    return result
