@@ -223,6 +223,7 @@ class TwoLayers:
     def __init__(self) -> None:
         rng = np.random.default_rng(5)
         self.weights = {"0.weight": rng.normal(size=(3, 5, 6)), "2.weight": rng.normal(size=(3, 4, 5))}
+        self.weights |= {"4.weight": rng.normal(size=(3, 2, 4)), "4.bias": rng.normal(size=(3, 2))}
         self.weights["2.weight"][1, 2] = 0
         self.weights["0.weight"][2, :3] = 0
         self.largest_chunk = 0
@@ -232,6 +233,9 @@ class TwoLayers:
         x = x * (1 if scale is None else scale) + (0 if offset is None else offset)
         first = np.maximum(x @ self.weights["0.weight"].swapaxes(1, 2), 0)
         return [first, np.tanh(first @ self.weights["2.weight"].swapaxes(1, 2))]
+
+    def __call__(self, x: Array, scale: Any = None, offset: Any = None) -> Array:
+        raise NotImplementedError  # of a last linear layer outputs follow from activities
 
     def state_dict(self) -> dict[str, Array]:
         return self.weights
@@ -245,6 +249,7 @@ def test_measure_in_chunks_equals_the_whole() -> None:
         "dormant_rate": metrics.dormant_rate(whole, signed=[False, True]),
         "redo_dormant": metrics.redo_dormant(whole),
         "dead_units": metrics.dead_units(whole),
+        "backbone_share": metrics.backbone_share(net, probe, 0.01, scale=2, offset=1),
         "effective_rank": metrics.effective_rank(whole[-1]),
         "stable_rank": metrics.stable_rank(whole[-1]),
         "stable_rank_99": metrics.stable_rank_99(whole[-1]),

@@ -8,35 +8,26 @@ computed by itself, so that the number of runs never changes a bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from klopf import backbone
 from klopf._core import Error
+from klopf.backbone import PROBE_CHUNK as PROBE_CHUNK
+from klopf.backbone import Observable as Measurable
+from klopf.backbone import Observed, extent
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
 SIGNED_LEVEL = 1e-2  # a unit of signed activity is active where |y| exceeds this
-PROBE_CHUNK = 100  # inputs shown at once: activities of all runs before flattening are large
+BACKBONE_TOLERANCE = 1e-2  # of `backbone_share` among all metrics
 _UNSIGNED = ("ReLU", "Sigmoid")  # activations whose outputs are never negative
 _NORMALISING = ("LayerNorm", "BatchNorm1d", "BatchNorm2d")
 _PARAMETRIC = ("Conv2d", "Linear")
-
-
-class Measurable(Protocol):
-    """What `measure` needs of a network (`klopf.Network` has it)."""
-
-    @property
-    def runs(self) -> int: ...
-    @property
-    def input_shape(self) -> tuple[int, ...]: ...
-    @property
-    def layers(self) -> Sequence[Any]: ...
-    def activities(self, x: Array, scale: Any = None, offset: Any = None) -> list[Array]: ...
-    def state_dict(self) -> dict[str, Array]: ...
 
 
 def dormant_rate(
@@ -49,7 +40,7 @@ def dormant_rate(
     any of its positions is.
     """
     signs = _per_group(signed, activities)
-    counts = [_counts(activity, sign)[0] for activity, sign in zip(activities, signs, strict=True)]
+    counts = [_counts(extent(activity), sign)[0] for activity, sign in zip(activities, signs, strict=True)]
     return _dormant_share(counts, activities[0].shape[1], threshold)
 
 
@@ -59,7 +50,7 @@ def dead_units(activities: Sequence[Array]) -> FloatArray:
     `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W].
     """
     _per_group(False, activities)
-    return _dead_share([_counts(activity, False)[1] for activity in activities])
+    return _dead_share([_counts(extent(activity), False)[1] for activity in activities])
 
 
 def redo_dormant(activities: Sequence[Array], threshold: float = 0.1) -> FloatArray:
@@ -105,12 +96,12 @@ def _per_group(signed: bool | Sequence[bool], activities: Sequence[Array]) -> li
     return [bool(sign) for sign in signed]
 
 
-def _counts(activity: Array, signed: bool) -> tuple[FloatArray, FloatArray]:
-    """On how many inputs each unit is active, and is not zero: [R, U] each, NaN where not finite."""
-    low = high = activity
-    if activity.ndim == 5:
-        positions = activity.reshape(*activity.shape[:3], -1)
-        low, high = positions.min(axis=-1), positions.max(axis=-1)  # NaN passes through both
+def _counts(extents: tuple[Array, Array], signed: bool) -> tuple[FloatArray, FloatArray]:
+    """On how many inputs each unit is active, and is not zero: [R, U] each, NaN where not finite.
+
+    extents: as `backbone.extent` has them.
+    """
+    low, high = extents
     broken = ~(np.isfinite(low) & np.isfinite(high)).all(axis=(1, 2))
     active = (np.maximum(high, -low) > SIGNED_LEVEL) if signed else (high > 0)
     nonzero = (high != 0) | (low != 0)
@@ -242,6 +233,22 @@ def _absolute_sums(weight: Array) -> FloatArray:
     return np.where(np.isfinite(sums), sums, np.nan)
 
 
+def backbone_share(
+    net: Measurable,
+    probe: Array,
+    tolerance: float = BACKBONE_TOLERANCE,
+    scale: Any = None,
+    offset: Any = None,
+) -> FloatArray:
+    """Share [R] of all hidden units that the outputs on the probe depend on (`Network.backbone`).
+
+    `probe`, `scale` and `offset` as in `measure`, `tolerance` as in `Network.backbone`.
+    """
+    backbone.checked_tolerance(tolerance, "metrics")
+    strengths = backbone.observe(net, probe, scale, offset, "metrics").strengths()
+    return backbone.share(strengths, tolerance) if strengths else np.full(net.runs, np.nan)
+
+
 def measure(net: Measurable, probe: Array, scale: Any = None, offset: Any = None) -> dict[str, FloatArray]:
     """Every metric of this module, [R] each, on the probe inputs; the network is left as it was.
 
@@ -249,34 +256,31 @@ def measure(net: Measurable, probe: Array, scale: Any = None, offset: Any = None
     `offset` standardise uint8 images. Ranks are those of the last hidden layer; without hidden units all but
     the weights' magnitude are NaN.
     """
-    axis = probe.ndim - len(net.input_shape) - 1
-    if axis not in (0, 1) or probe.shape[axis] == 0:
-        raise Error(
-            f"[metrics] expected a probe [B, {', '.join(map(str, net.input_shape))}] or [R, B, ...], "
-            f"got {list(probe.shape)}"
-        )
-    inputs = probe.shape[axis]
+    axis = backbone.inputs_of(net, probe, "metrics")
     counts: list[list[tuple[FloatArray, FloatArray]]] = []  # by chunk and group
     sizes: list[list[FloatArray]] = []  # sums of |y|, likewise
     last: list[Array] = []
-    for start in range(0, inputs, PROBE_CHUNK):
-        chunk = probe[start : start + PROBE_CHUNK] if axis == 0 else probe[:, start : start + PROBE_CHUNK]
-        activities = net.activities(np.ascontiguousarray(chunk), scale, offset)
+    observed = Observed(net)
+    for chunk in backbone.chunks_of(probe, axis):
+        activities = net.activities(chunk, scale, offset)
         if not activities:
             break
         signs = _per_group(_signed_groups(net.layers, len(activities)), activities)
-        counts.append([_counts(activity, sign) for activity, sign in zip(activities, signs, strict=True)])
+        extents = [extent(activity) for activity in activities]
+        counts.append([_counts(each, sign) for each, sign in zip(extents, signs, strict=True)])
         sizes.append([_magnitudes(activity) * activity.shape[1] for activity in activities])
         last.append(activities[-1])
-    of_units = ("dormant_rate", "redo_dormant", "dead_units", *_RANKS)
+        observed.add(chunk, scale, offset, activities, extents)
+    of_units = ("dormant_rate", "redo_dormant", "dead_units", "backbone_share", *_RANKS)
     result = {name: np.full(net.runs, np.nan) for name in of_units}
     if last:
         totals = [np.sum(group, axis=0) for group in zip(*counts, strict=True)]  # [2, R, U] of each group
-        result["dormant_rate"] = _dormant_share([total[0] for total in totals], inputs, 0.01)
+        result["dormant_rate"] = _dormant_share([total[0] for total in totals], probe.shape[axis], 0.01)
         result["redo_dormant"] = _redo_share(
             [np.sum(group, axis=0) for group in zip(*sizes, strict=True)], 0.1
         )
         result["dead_units"] = _dead_share([total[1] for total in totals])
+        result["backbone_share"] = backbone.share(observed.strengths(), BACKBONE_TOLERANCE)
         ranks = _of_singular_values(np.concatenate(last, axis=1), *_RANKS.values())
         result.update(zip(_RANKS, ranks, strict=True))
     result["weight_magnitude"] = weight_magnitude(net.state_dict())

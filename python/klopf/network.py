@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klopf import _core
+from klopf import _core, backbone
 from klopf.arguments import explain_arguments
+
+if TYPE_CHECKING:
+    from klopf.pruning import Pruned
 
 
 class UnitGroup:
@@ -105,6 +108,51 @@ class Network(_core.Network):
     def units(self) -> list[UnitGroup]:
         """The groups of hidden units, input side first."""
         return [UnitGroup(self, index) for index in range(len(self._unit_groups()))]
+
+    def backbone(
+        self, probe: NDArray[Any], tolerance: float = 0.01, scale: Any = None, offset: Any = None
+    ) -> list[NDArray[np.bool_]]:
+        """The units that the outputs depend on: one bool mask [R, U] for each group, as in `units`.
+
+        A unit belongs where it moves an output, or a unit of the next layer that belongs, by more than
+        `tolerance` of how far that moves at all (`klopf.backbone` has the formula).  Of a run that is not
+        finite all units belong.
+
+        Args:
+            probe: inputs [B, ...] shared by all runs, or [R, B, ...]
+            tolerance: share of a successor's range on the probe, at least 0
+            scale: for pixels, as in `activities`
+            offset: likewise
+
+        Raises:
+            klopf.Error: a probe of another shape, a negative tolerance
+        """
+        backbone.checked_tolerance(tolerance, "backbone")
+        observed = backbone.observe(self, np.asarray(probe), scale, offset)
+        return backbone.masks(observed.strengths(), tolerance)
+
+    def prune(
+        self, probe: NDArray[Any], tolerance: float = 0.01, scale: Any = None, offset: Any = None
+    ) -> list[Pruned]:
+        """One smaller network a run, without units outside its backbone; this one stays as it is.
+
+        Each output differs on the probe by less than `tolerance` of its range there, as computed by both
+        networks: where removing all units outside the backbone moves outputs further, only the weakest are
+        removed.  Mean activities of removed units go into the next layer's biases.  A layer keeps at least
+        one unit; ages and statistics of units begin anew.
+
+        Args:
+            probe: inputs [B, ...] shared by all runs, or [R, B, ...]
+            tolerance: share of an output's range on the probe (of its size, where it is constant), above 0
+            scale: for pixels, as in `activities`
+            offset: likewise
+
+        Raises:
+            klopf.Error: as `backbone`; LayerNorm over hidden units, which need each other there
+        """
+        from klopf.pruning import prune
+
+        return prune(self, np.asarray(probe), tolerance, scale, offset)
 
 
 explain_arguments(
