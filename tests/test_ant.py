@@ -122,7 +122,7 @@ def test_what_is_measured() -> None:
     probe = np.stack(seen[-40:], axis=1).astype(np.float32)
     for prefix, net in (("", twin.agent.policy), ("value_", twin.agent.value)):
         expected = metrics.measure(net, probe)
-        for name in ("dormant_rate", "effective_rank", "weight_magnitude"):
+        for name in ("dormant_rate", "backbone_share", "effective_rank", "weight_magnitude"):
             np.testing.assert_array_equal(found[prefix + name], expected[name])
     # The next row begins anew.
     made.advance(1)

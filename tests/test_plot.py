@@ -85,7 +85,14 @@ def test_pdf_and_numbers(tmp_path: Path) -> None:
     folder = made_up(tmp_path / "a", ["linear", "bp"], 40, 3, every=2)
     options: dict[str, Any] = {"interval": "bootstrap", "format": ("pdf", "csv"), "bin": 4}
     paths = plot([folder], tmp_path / "x.pdf", **options)
-    panels = ("first_tasks", "accuracy", "dormant_rate", "effective_rank", "weight_magnitude")
+    panels = (
+        "first_tasks",
+        "accuracy",
+        "dormant_rate",
+        "backbone_share",
+        "effective_rank",
+        "weight_magnitude",
+    )
     assert [path.name for path in paths] == ["x.pdf", *(f"x-{panel}.csv" for panel in panels)]
     assert b"/CIDFontType2" in paths[0].read_bytes() and b"/FontFile2" in paths[0].read_bytes()
     assert b"/Type3" not in paths[0].read_bytes() and b"/CreationDate" not in paths[0].read_bytes()

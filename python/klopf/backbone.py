@@ -200,19 +200,26 @@ class Observed:
             finite &= np.isfinite(each).all(axis=1)
         found: list[FloatArray] = [np.full(each.shape, np.inf) for each in ranges]
         for index in reversed(range(groups)):
-            sources, slope = self._sources(index), self._slope(index + 1)
-            weight = self._state[f"{self._stages[index + 1].place}.weight"]
+            effects = self.effects(index)
             for run in range(runs):
-                units = ranges[index].shape[1]
-                one = np.abs(weight[run], dtype=np.float64).reshape(weight.shape[1], units, -1)
-                with np.errstate(all="ignore"):
-                    moved = np.einsum("jus,us->ju", one, sources[run])
-                    # A successor that does not move has no strength either, unless it is an output.
-                    share = np.where(moved > 0, moved * (slope[run] / ranges[index + 1][run])[:, None], 0.0)
-                found[index][run] = np.minimum(share, found[index + 1][run][:, None]).max(axis=0)
+                ways = np.minimum(next(effects), found[index + 1][run])
+                found[index][run] = ways.max(axis=1)
         for each in found:
             each[~finite] = np.nan
         return found[:-1]
+
+    def effects(self, index: int) -> Iterator[FloatArray]:
+        """How far a group's units move their successors: [U, successors] of one run after the other."""
+        sources, slope = self._sources(index), self._slope(index + 1)
+        last = index + 1 == len(self._units)
+        scales = self.output_scale() if last else self._units[index + 1].range()
+        weight = self._state[f"{self._stages[index + 1].place}.weight"]
+        for run, source in enumerate(sources):
+            one = np.abs(weight[run], dtype=np.float64).reshape(weight.shape[1], len(source), -1)
+            with np.errstate(all="ignore"):
+                moved = np.einsum("jus,us->uj", one, source)
+                # Over a range of 0 infinite: a unit that does not move has, as a rule, no strength to share.
+                yield np.where(moved > 0, moved * (slope[run] / scales[run]), 0.0)
 
     def _sources(self, index: int) -> FloatArray:
         """How far the inputs move that a group gives its successors: [R, U, places], or [R, U, 1]."""

@@ -306,8 +306,13 @@ def panels_of(looks: Sequence[Look], *panels: Sequence[Panel]) -> list[list[Pane
     *shown, added = (
         [panel for panel in row if any(has(look, panel[0]) for look in looks)] for row in (*panels, mine)
     )
-    rows = [*shown, *(added[first : first + 3] for first in range(0, len(added), 3))]
-    return [row for row in rows if row]
+    return [part for row in (*shown, added) for part in _rows(row)]
+
+
+def _rows(panels: list[Panel]) -> list[list[Panel]]:
+    """At most three side by side, in rows of about as many: four panels are two rows of two."""
+    width = -(-len(panels) // max(1, -(-len(panels) // 3)))
+    return [panels[first : first + width] for first in range(0, len(panels), width or 1)]
 
 
 def units_panels(
@@ -330,7 +335,7 @@ def units_panels(
                 if has(look, name):
                     draw(axes, look, *binned_interval(look, factor * look.line.values[name], width, summary))
             axes.set_title(title)
-            if name.endswith("dormant_rate"):
+            if name in ("dormant_rate", "backbone_share"):
                 axes.set_ylim(bottom=0)
             finish(axes, name)
 

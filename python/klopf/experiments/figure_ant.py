@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 POINTS = 100  # of a curve, where there are more measurements
 _PANELS = (
     ("dormant_rate", "dormant units of the network that acts (%)", 100.0),
+    ("backbone_share", "its units in the backbone (%)", 100.0),
     ("effective_rank", "effective rank of its last hidden layer", 1.0),
     ("weight_magnitude", "its mean weight magnitude", 1.0),
 )

@@ -64,6 +64,7 @@ def imagenet_figure(looks: list[Look], interval: Summary, bin: int | None, publi
 
 UNIT_PANELS = (
     ("dormant_rate", "dormant units (%)", 100.0),
+    ("backbone_share", "units in the backbone (%)", 100.0),
     ("effective_rank", "effective rank of the last hidden layer", 1.0),
     ("weight_magnitude", "mean weight magnitude", 1.0),
 )

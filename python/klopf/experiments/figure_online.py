@@ -37,6 +37,7 @@ _ROWS = (
         ("step_size_relevant", "step sizes of inputs that matter", 1.0),
         ("step_size_irrelevant", "of those that do not", 1.0),
         ("dormant_rate", "dormant units (%)", 100.0),
+        ("backbone_share", "units in the backbone (%)", 100.0),
         ("weight_magnitude", "mean weight magnitude", 1.0),
     ),
 )

@@ -198,6 +198,7 @@ class Plan(online.Plan):
     measured = (
         "error",  # mean squared error over the stretch, each example before it is learned
         "dormant_rate",  # this and the following on the stretch's last 1,000 examples, see klopf.metrics
+        "backbone_share",
         "weight_magnitude",
         "diverged",
     )

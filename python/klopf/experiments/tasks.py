@@ -58,6 +58,7 @@ class Settings(Supervised):
 UNITS = (
     "dormant_rate",  # this and the following on the probe images, see klopf.metrics
     "dead_units",
+    "backbone_share",
     "effective_rank",
     "weight_magnitude",
     "diverged",  # 1 from the task on at which loss or weights were no longer finite

@@ -22,7 +22,7 @@ EPISODES = (
     "length",  # of these episodes, in steps
     "episodes",  # how many
 )
-OF_UNITS = ("dormant_rate", "effective_rank", "stable_rank_99", "weight_magnitude")
+OF_UNITS = ("dormant_rate", "backbone_share", "effective_rank", "stable_rank_99", "weight_magnitude")
 
 
 class Walk(ABC):
