@@ -32,7 +32,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...] | str]] = {
     "networks": (
         "Networks and learners",
         "The [tutorial](../python.md) shows them at work.",
-        ("Network", "UnitGroup", "Learner", "Step", "History", "Evaluation", "DeviceArray"),
+        ("Network", "UnitGroup", "Pruned", "Learner", "Step", "History", "Evaluation", "DeviceArray"),
     ),
     "layers": ("Layers", "The layers of `kl.Network`, listed by `kl.layers`.", "layers"),
     "losses": (

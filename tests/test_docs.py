@@ -22,7 +22,10 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS
 CODE = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("python.md", "data.md", "streaming.md", "own-rules.md", "units.md")),
+    *(
+        ROOT / "docs" / name
+        for name in ("python.md", "data.md", "streaming.md", "own-rules.md", "units.md", "backbone.md")
+    ),
     *(
         page
         for page in DOCS

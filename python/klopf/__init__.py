@@ -59,6 +59,7 @@ from klopf.meters import FunctionChange
 from klopf.network import Network, UnitGroup
 from klopf.own_rules import StepSizeRule, UnitRule, UtilityRule, WatchedUnits
 from klopf.ppo import PPO
+from klopf.pruning import Pruned
 from klopf.stream import StreamAgent
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ __all__ = [
     "Network",
     "ObGD",
     "PPOUpdate",
+    "Pruned",
     "ReDo",
     "Recruitment",
     "ReLU",

@@ -11,6 +11,9 @@ normalisation's gain over its deviation.  Where i reaches j by several weights, 
 places for a filter behind Flatten, over taps for one in front of a filter; a padded image contains zeros.  So
 replacing i by any constant within its range changes j by at most e_ij range_j.
 
+LayerNorm's deviation is the least of a sample, of the probe's first 100.  What units do to others through its
+mean and deviation is left out; this is where e_ij is no bound.
+
 The strength of a unit is that of the strongest way from it to an output, and a way is as strong as its
 weakest step: s_i = max_j min(e_ij, s_j), outputs infinite.  The backbone at a tolerance are the units of a
 greater strength; one pass backwards finds it for all tolerances.
@@ -142,7 +145,8 @@ class Observed:
             for place, layer in stage.followers
             if type(layer).__name__ == "LayerNorm"
         }
-        self._variance = {place: np.full(net.runs, np.inf) for place in self._before}  # least of a sample
+        # Least of a sample of the first chunk: another forward pass for each is too much for the whole probe.
+        self._deviation = {place: np.full(net.runs, np.nan) for place in self._before}
 
     def add(
         self,
@@ -163,10 +167,12 @@ class Observed:
             outputs = self._net(inputs, scale, offset)
         self._outputs.add(outputs, outputs)
         for place, network in self._before.items():
-            values = network.activities(inputs, scale, offset)[-1].astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                variance = values.reshape(*values.shape[:2], -1).var(axis=2).min(axis=1)
-            self._variance[place] = np.minimum(self._variance[place], variance)
+            values = network.activities(inputs, scale, offset)[-1]
+            for run, of_run in enumerate(values):
+                with np.errstate(invalid="ignore"):
+                    deviations = of_run.reshape(len(of_run), -1).std(axis=1, dtype=np.float64)
+                self._deviation[place][run] = deviations.min()
+        self._before = {}
 
     def _by_place(self, index: int, activity: Array) -> bool:
         return activity.ndim == 5 and type(self._stages[index + 1].layer).__name__ == "Linear"
@@ -196,7 +202,7 @@ class Observed:
             [all(np.isfinite(a[run]).all() for a in self._state.values()) for run in range(runs)]
         )
         ranges = [span.range() for span in self._units] + [self.output_scale()]
-        for each in (*ranges, *(variance[:, None] for variance in self._variance.values())):
+        for each in (*ranges, *(least[:, None] for least in self._deviation.values())):
             finite &= np.isfinite(each).all(axis=1)
         found: list[FloatArray] = [np.full(each.shape, np.inf) for each in ranges]
         for index in reversed(range(groups)):
@@ -239,8 +245,8 @@ class Observed:
             variance: Array | None = None
             if kind in _BATCH_NORMS:
                 variance = self._state[f"{place}.running_var"].astype(np.float64)
-            elif place in self._variance:
-                variance = self._variance[place][:, None]
+            elif place in self._deviation:
+                variance = self._deviation[place][:, None] ** 2
             if variance is not None:
                 gain = self._state.get(f"{place}.weight")
                 if gain is not None:
