@@ -70,7 +70,9 @@ def test_profiles_spell_out_where_text_and_code_differ() -> None:
 def test_defaults_are_told_briefly() -> None:
     kappa = streams.STREAMS.defaults_text("kappa")
     assert kappa == "default: ac 3, q/sarsa 2"
-    assert streams.STREAMS.defaults_text("scope") == ("default: ac/q/sarsa network, +idbd/+autostep weight")
+    assert streams.STREAMS.defaults_text("scope") == (
+        "default: ac/q/sarsa network, +idbd/+autostep weight, +decentralised unit"
+    )
     assert IMAGE_METHODS.defaults_text("count_from") == ("authors: cbp all, +cbp eligible; paper: eligible")
 
 

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_whole_experiments(env: str, agents: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["stream", "--env", env, "--agent", *agents, *TINY, "--quiet", "--replacement-rate", "0.01"]
-    words += ["--period", "20"] if "ac+redo" in agents else []
+    words += ["--period", "20", "--maturity", "20"] if "ac+redo" in agents else []
     assert main([*words, "--out", "out"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said[1 : 1 + len(agents)]] == agents

@@ -1218,19 +1218,19 @@ class Goal:
     Each number may be an array [R].
 
     Args:
-        kind: "active", "unit_variance", "decorrelated" or "listened"
+        goal: "active", "unit_variance", "decorrelated" or "listened"
         step_size: how fast incoming weights and bias follow
         decay: of running statistics of activity, in [0, 1)
         share: of "active": on how many samples at least, in (0, 1]; None: a tenth
         correlation_decay: of "decorrelated" and "listened": of running correlations, in [0, 1); None: 0.995
         units: "all", or the "fringe", which klopf.Recruitment says
-        layers: whose goal it is, by place in Network.units; None: of all
+        layers: whose goal it is, by place in Network.units; None: of all that can have it
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
     def __init__(
         self,
-        kind: str,
+        goal: str,
         step_size: _PerRun = 0.001,
         decay: _PerRun = 0.999,
         share: _PerRun | None = None,
@@ -1254,14 +1254,14 @@ class Goal:
         of running statistics of activity, in [0, 1)
         """
     @property
-    def kind(self) -> str:
+    def goal(self) -> str:
         """
         "active", "unit_variance", "decorrelated" or "listened"
         """
     @property
     def layers(self) -> collections.abc.Sequence[int] | None:
         """
-        whose goal it is, by place in Network.units; None: of all
+        whose goal it is, by place in Network.units; None: of all that can have it
         """
     @property
     def share(self) -> float | list[float] | None:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from klopf import _core
 from klopf.network import Network
 
-Rule = _core.ContinualBackprop | _core.Recruitment | _core.ReDo | _core.SNR | _core.Goal | _core.ShrinkAndPerturb
+Rule = (
+    _core.ContinualBackprop | _core.Recruitment | _core.ReDo | _core.SNR | _core.Goal | _core.ShrinkAndPerturb
+)
 Optimizer = (
     _core.SGD
     | _core.Adam

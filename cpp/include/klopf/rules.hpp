@@ -92,7 +92,7 @@ struct Goal {
     f.optional("correlation_decay", &Goal::correlation_decay,
                "of \"decorrelated\" and \"listened\": of running correlations, in [0, 1); None: 0.995");
     f("units", &Goal::units, "\"all\", or the \"fringe\", which klopf.Recruitment says");
-    f.optional("layers", &Goal::layers, "whose goal it is, by place in Network.units; None: of all");
+    f.optional("layers", &Goal::layers, "whose goal it is, by place in Network.units; None: of all that can have it");
   }
 };
 

@@ -50,14 +50,21 @@ void record_active(Recording& r, const std::string& owner, std::size_t k, GoalUn
   r.update.push_back(op);
 }
 
+// Why units cannot have a goal; empty if they can.
+std::string hindrance(const Network& network, const Units& g, bool correlation) {
+  const std::vector<Node> nodes = between(network, g);
+  if (std::any_of(nodes.begin(), nodes.end(), [](const Node& node) { return node.normalises(); }))
+    return "are normalised, which undoes what a goal does";
+  if (!correlation) return "";
+  const bool plain = nodes.empty() || (nodes.size() == 1 && nodes[0].kind == Node::Kind::activation);
+  if (!plain || node_of(network, g.place).kind != Node::Kind::linear || node_of(network, g.next_place).kind != Node::Kind::linear)
+    return "are not of Linear with at most an activation before the next Linear";
+  return g.units < 2 ? "have no peers" : "";
+}
+
 void record_correlation(Recording& r, const std::string& owner, std::size_t k, const GoalUnits& goal, bool listened, Ref<double> decay) {
   const Units& g = goal.group;
-  const std::string who = "[" + owner + "] units of layer " + std::to_string(g.place);
   const std::vector<Node> nodes = between(r.network, g);
-  const bool plain = nodes.empty() || (nodes.size() == 1 && nodes[0].kind == Node::Kind::activation);
-  if (node_of(r.network, g.place).kind != Node::Kind::linear || node_of(r.network, g.next_place).kind != Node::Kind::linear || !plain)
-    throw Error(who + " must be of Linear, with at most an activation before the next Linear; layers=[...] leaves others out");
-  if (!listened && g.units < 2) throw Error(who + " have no peers");
   GoalCorrelation op{};
   op.units = goal;
   op.listened = listened;
@@ -106,11 +113,14 @@ void record_one(const Goal& rule, Recording& r, const std::string& owner) {
     if (layer < 0 || layer >= static_cast<int>(groups.size()))
       throw Error("[" + owner + "] layers must be places in Network.units, from 0 to " + std::to_string(groups.size() - 1) + ", got " +
                   std::to_string(layer));
+  std::size_t hindered = 0;
   for (std::size_t k = 0; k < groups.size(); ++k) {
-    if (!rule.layers.empty() && std::find(rule.layers.begin(), rule.layers.end(), static_cast<int>(k)) == rule.layers.end()) continue;
-    const std::vector<Node> nodes = between(r.network, groups[k]);
-    if (std::any_of(nodes.begin(), nodes.end(), [](const Node& node) { return node.normalises(); }))
-      throw Error("[" + owner + "] units of layer " + std::to_string(groups[k].place) + " are normalised, which undoes what a goal does");
+    const bool asked = std::find(rule.layers.begin(), rule.layers.end(), static_cast<int>(k)) != rule.layers.end();
+    if (!rule.layers.empty() && !asked) continue;
+    const std::string why = hindrance(r.network, groups[k], correlation);
+    if (!why.empty() && (asked || ++hindered == groups.size()))
+      throw Error("[" + owner + "] units of layer " + std::to_string(groups[k].place) + " " + why);
+    if (!why.empty()) continue;
     goal.group = groups[k];
     if (fringe) goal.kept = r.backbone[k];
     if (!r.replaced.empty()) goal.replaced = r.replaced[k];

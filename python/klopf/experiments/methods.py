@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import klopf as kl
+from klopf.experiments.decentralised import Decentralised
 from klopf.experiments.lines import Methods
 from klopf.experiments.replacing import Replacing
 from klopf.experiments.settings import option
-from klopf.experiments.stepping import BEGIN, DECAY, OPTIMIZERS, combinations, spelled
+from klopf.experiments.stepping import BEGIN, DECAY, OPTIMIZERS, combinations, combined, spelled
 
 # By name: the layers behind a convolution, and behind a linear layer.
 NORMALISATIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
@@ -288,9 +289,12 @@ METHODS: dict[str, type[ImageMethod]] = {
 }
 # With the other optimizers and rules; noise alone is snp without decay.
 OTHERS = {
-    name: kind for name, kind in combinations(Deep, OPTIMIZERS).items() if name not in (*METHODS, "noise")
+    **{
+        name: kind for name, kind in combinations(Deep, OPTIMIZERS).items() if name not in (*METHODS, "noise")
+    },
+    "decentralised": combined("decentralised", Deep, Decentralised),
 }
-SPELLED = spelled([*METHODS, "recruitment", "redo", "snr"])
+SPELLED = spelled([*METHODS, "decentralised", "recruitment", "redo", "snr"])
 
 # What paper and code agree on.
 PUBLISHED: dict[str, dict[str, Any]] = {

@@ -190,7 +190,8 @@ class Plan(online.Plan):
         "error",  # mean squared error over the task, each example before it is learned
         *(f"recall_{lag}" for lag in LAGS),  # of the task so many back, with the head stored at its end
         *(f"refit_{lag}" for lag in LAGS),  # with a head that is fitted to examples of it
-        "dormant_rate",  # this and the following on the task's last 1,000 examples, see klopf.metrics
+        "dormant_rate",  # this and the two following on the task's last 1,000 examples, see klopf.metrics
+        "backbone_share",
         "weight_magnitude",
         "diverged",
     )
@@ -224,12 +225,14 @@ class Plan(online.Plan):
         self, method: learners.OnlineMethod, learner: kl.Learner, learned: online.Learned
     ) -> Mapping[str, Any]:
         net, now, nothing = learner.net, learned.stretch, np.full(learner.net.runs, np.nan)
-        weights, units = net.state_dict(), net.activities(learned.x[:, -online.PROBE :])
+        probe, weights = learned.x[:, -online.PROBE :], net.state_dict()
+        units = net.activities(probe)
         found = {
             "error": learned.errors,
             "dormant_rate": metrics.dormant_rate(units) if units else nothing,
+            "backbone_share": metrics.backbone_share(net, probe),
             "weight_magnitude": metrics.weight_magnitude(weights),
-            **dict.fromkeys(self.measured[1:-3], nothing),
+            **dict.fromkeys(self.measured[1:-4], nothing),
         }
         *_, weight, bias = weights.values()
         head = np.concatenate([weight[:, 0], bias], axis=1).astype(np.float64)[..., None]

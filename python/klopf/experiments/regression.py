@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import klopf as kl
 from klopf import metrics
 from klopf.experiments import learners, online, stepping
+from klopf.experiments.decentralised import Decentralised
 from klopf.experiments.lines import Line, Methods
 from klopf.experiments.results import read_results
 from klopf.experiments.session import carry_out, report
@@ -68,9 +69,12 @@ KINDS: dict[str, type[learners.OnlineMethod]] = {
     **stepping.combinations(Deep, stepping.OPTIMIZERS),
     **{name: stepping.combined(name, Deep, stepping.Sgd) for name in NAMED},
     "snp": stepping.combined("snp", Deep, stepping.Sgd, stepping.WithNoise),
+    "decentralised": stepping.combined("decentralised", Deep, Decentralised),
     "linear": Linear,
 }
-SPELLED = stepping.spelled(["linear", "bp", *NAMED, "snp", *(rule.short for rule in stepping.RULES)])
+SPELLED = stepping.spelled(
+    ["linear", "bp", *NAMED, "snp", "decentralised", *(rule.short for rule in stepping.RULES)]
+)
 PUBLISHED: dict[str, dict[str, Any]] = {
     "bp": {"step_size": 0.01},
     **{name: {"step_size": 0.01, **own} for name, own in NAMED.items()},

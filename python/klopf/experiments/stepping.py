@@ -352,7 +352,12 @@ class WithSnr:
         ]
 
 
-EVERY_UNIT: tuple[Any, ...] = (WithContinualBackprop, WithRecruitment, WithNoise, WithReDo)  # rules of units of any kind
+EVERY_UNIT: tuple[Any, ...] = (
+    WithContinualBackprop,
+    WithRecruitment,
+    WithNoise,
+    WithReDo,
+)  # rules of units of any kind
 RULES: tuple[Any, ...] = (*EVERY_UNIT, WithSnr)
 
 

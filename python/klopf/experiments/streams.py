@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import klopf as kl
+from klopf.experiments.decentralised import Decentralised
 from klopf.experiments.lines import Methods
 from klopf.experiments.settings import option
 from klopf.experiments.stepping import (
@@ -29,6 +30,7 @@ from klopf.experiments.stepping import (
     Upgd,
     added,
     combinations,
+    combined,
 )
 
 
@@ -278,7 +280,11 @@ KINDS: dict[str, type[Streaming]] = {
     **combinations(StreamAC, (ActorObgd, ActorAdaptiveObgd, ActorIntentional, *_OTHERS), _RULES, "ac"),
     **combinations(StreamQ, (Obgd, AdaptiveObgd, GreedyIntentional, *_OTHERS), _RULES, "q"),
     **combinations(StreamSarsa, (Obgd, AdaptiveObgd, GreedyIntentional, *_OTHERS), _RULES, "sarsa"),
+    **{
+        f"{agent}+decentralised": combined(f"{agent}+decentralised", kind, Decentralised)
+        for agent, kind in AGENTS.items()
+    },
 }
-_ADDED = added((AdaptiveObgd, Intentional, *_OTHERS))
+_ADDED = added((AdaptiveObgd, Intentional, *_OTHERS, Decentralised))
 SPELLED = f"{', '.join(AGENTS)}; alone, with {_ADDED}; with {added(EVERY_UNIT)}; or both"
 STREAMS = Methods(KINDS, {}, {"authors": {}})

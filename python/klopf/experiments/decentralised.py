@@ -1,0 +1,43 @@
+"""The method `decentralised`: units with step sizes of their own, a backbone, a fringe, and goals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import klopf as kl
+from klopf.experiments.settings import option
+from klopf.experiments.stepping import BEGIN, DECAY, SCOPES, Autostep, WithRecruitment
+
+GOALS = ("none", "active", "unit_variance", "decorrelated", "listened")
+
+
+@dataclass(frozen=True)
+class Decentralised(WithRecruitment, Autostep):
+    """Autostep with a step size for each unit, replacement in the fringe alone, and a goal of units' own.
+
+    A switch takes out each piece: --scope network, --meta-step-size 0, --replacement-rate 0, --goal none.
+    """
+
+    short: ClassVar[str] = "decentralised"
+
+    step_size: float = option(0.01, BEGIN, above=0)
+    meta_step_size: float = option(0.1, "step size of step sizes: theta, or Autostep's mu", minimum=0)
+    scope: str = option("unit", "who owns a step size, or ObGD's bound", choices=SCOPES)
+    minimum_step_size: float = option(
+        0.001, "the least that step sizes of IDBD and Autostep fall to", minimum=0
+    )
+    maximum_step_size: float | None = option(0.1, "the most that they rise to (default: no limit)", above=0)
+    output_step_size: float | None = option(
+        0.005, "a fixed one for the last layer (default: learned like others)", minimum=0
+    )
+    weight_decay: float = option(3e-4, DECAY, minimum=0)
+    goal: str = option("none", "what units want beside the network's loss", choices=GOALS)
+    goal_step_size: float = option(1e-3, "how fast they follow their goal", minimum=0)
+
+    def rules(self) -> list[Any]:
+        """The unit rules."""
+        if self.goal == "none":
+            return super().rules()
+        units = "fringe" if self.goal == "listened" else "all"
+        return [*super().rules(), kl.Goal(self.goal, step_size=self.goal_step_size, units=units)]
