@@ -117,7 +117,8 @@ def test_decentralised(goal: str) -> None:
     made: Any = regression.METHODS.resolve("decentralised", "authors", {"goal": goal, "goal_step_size": 0.02})
     optimizer, (replacing, *goals) = made.optimizer(), made.rules()
     assert isinstance(optimizer, kl.Autostep) and isinstance(replacing, kl.Recruitment)
-    assert (optimizer.scope, optimizer.minimum_step_size, optimizer.output_step_size) == (
+    limits = (optimizer.scope, optimizer.minimum_step_size, optimizer.output_step_size)
+    assert limits == (
         "unit",
         0.001,
         0.005,

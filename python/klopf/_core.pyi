@@ -1230,7 +1230,7 @@ class Goal:
     def __hash__(self) -> int: ...
     def __init__(
         self,
-        goal: str,
+        goal: str = "active",
         step_size: _PerRun = 0.001,
         decay: _PerRun = 0.999,
         share: _PerRun | None = None,

@@ -85,7 +85,7 @@ struct Goal {
   std::vector<int> layers{};
   template <class F>
   static void fields(F&& f) {
-    f.required("goal", &Goal::goal, "\"active\", \"unit_variance\", \"decorrelated\" or \"listened\"");
+    f("goal", &Goal::goal, "\"active\", \"unit_variance\", \"decorrelated\" or \"listened\"");
     f("step_size", &Goal::step_size, "how fast incoming weights and bias follow");
     f("decay", &Goal::decay, "of running statistics of activity, in [0, 1)");
     f.optional("share", &Goal::share, "of \"active\": on how many samples at least, in (0, 1]; None: a tenth");

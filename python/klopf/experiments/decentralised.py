@@ -16,7 +16,7 @@ GOALS = ("none", "active", "unit_variance", "decorrelated", "listened")
 class Decentralised(WithRecruitment, Autostep):
     """Autostep with a step size for each unit, replacement in the fringe alone, and a goal of units' own.
 
-    A switch takes out each piece: --scope network, --meta-step-size 0, --replacement-rate 0, --goal none.
+    Each piece can be taken out: --scope network --bound network, --meta-step-size 0, --replacement-rate 0.
     """
 
     short: ClassVar[str] = "decentralised"
