@@ -38,7 +38,8 @@ def main() -> None:
     for (step, goal), error, rate in zip(settings, errors, dormant, strict=True):
         mean = np.mean(error[late:], axis=0)
         print(
-            f"step size {step}, goal {goal:g}: error {mean.mean():.3g} +- {mean.std(ddof=1) / RUNS**0.5:.2g}, "
+            f"step size {step}, goal {goal:g}: "
+            f"error {mean.mean():.3g} +- {mean.std(ddof=1) / RUNS**0.5:.2g}, "
             f"dormant {100 * np.mean(rate[late:]):.1f}%, most {100 * np.max(rate[late:]):.0f}%"
         )
 
