@@ -4,6 +4,7 @@
 #include "rules/birth.hpp"
 #include "rules/dormancy.hpp"
 #include "rules/events.hpp"
+#include "rules/growth.hpp"
 #include "rules/initial.hpp"
 #include "rules/reputation.hpp"
 #include "rules/silences.hpp"
@@ -43,10 +44,10 @@ __global__ void unit_select_kernel(UnitSelect op, Play play) {
   if (!learns(play, run)) return;
   const int32_t* age = play.at(g.age, run);
   const float* utility = play.at(g.utility, run);
-  const uint8_t* kept = play.at(op.kept, run);
+  const uint8_t *kept = play.at(op.kept, run), *vacant = play.at(g.vacant, run);
   uint8_t* replaced = play.at(op.replaced, run);
   const double maturity = *play.at(op.maturity, run), rate = *play.at(op.replacement_rate, run);
-  const auto may_go = [&](int u) { return age[u] > maturity && !(kept && kept[u]); };
+  const auto may_go = [&](int u) { return age[u] > maturity && !(kept && kept[u]) && !(vacant && vacant[u]); };
   __shared__ int counts[select_threads];
   int count = 0;
   for (int u = thread; u < g.units; u += select_threads) {
@@ -58,7 +59,7 @@ __global__ void unit_select_kernel(UnitSelect op, Play play) {
   if (thread > 0) return;
   int eligible = 0;
   for (int i = 0; i < select_threads; ++i) eligible += counts[i];
-  const double expected = rate * (op.count_from == CountFrom::all && eligible > 0 ? g.units : eligible);
+  const double expected = rate * (op.count_from == CountFrom::all && eligible > 0 ? living(g, play, run) : eligible);
   int n;
   if (op.count_mode == CountMode::accumulate) {
     double& carry = *play.at(op.carry, run);
@@ -115,6 +116,7 @@ __device__ double sum_in_order(const float* values, int count) {
 __global__ void unit_reputation_kernel(UnitReputation op, Play play) {
   const int run = static_cast<int>(blockIdx.z), units = op.group.units;
   if (!learns(play, run)) return;
+  const int count = living(op.group, play, run);
   const float* contribution = play.at(op.contribution, run);
   const double sum = sum_in_order(contribution, units);
   const bool heard = sum > 0 && sum - sum == 0;
@@ -123,18 +125,20 @@ __global__ void unit_reputation_kernel(UnitReputation op, Play play) {
     if (heard)
       reputation_step(contribution[u] / sum, *play.at(op.utility_decay, run), *play.at(op.reputation_decay, run),
                       play.at(op.group.utility_trace, run)[u], reputation);
-    play.at(op.backbone, run)[u] = of_backbone(reputation, units, *play.at(op.threshold, run));
+    play.at(op.backbone, run)[u] = lives(op.group, play, run, u) && of_backbone(reputation, count, *play.at(op.threshold, run));
   }
 }
 
 __global__ void select_dormant_kernel(SelectDormant op, Play play) {
   const int run = static_cast<int>(blockIdx.z), units = op.group.units;
   if (!learns(play, run)) return;
+  const int count = living(op.group, play, run);
   const float* activity = play.at(op.group.last_activity, run);
   const double sum = sum_in_order(activity, units);
   const bool now = every(*play.at(op.step, run), *play.at(op.period, run));
   for (int u = static_cast<int>(threadIdx.x); u < units; u += block_threads)
-    play.at(op.replaced, run)[u] = now && redo_dormant(activity[u], sum, units, *play.at(op.threshold, run));
+    play.at(op.replaced, run)[u] =
+        now && lives(op.group, play, run, u) && redo_dormant(activity[u], sum, count, *play.at(op.threshold, run));
 }
 
 }  // namespace
@@ -150,6 +154,10 @@ void select_dormant(const Queue& queue, const SelectDormant& op, const Play& pla
 void select_silent(const Queue& queue, const SelectSilent& op, const Play& play) {
   for_each(queue, play, op.group.units, [op, play] __device__(int run, int64_t u) {
     if (!learns(play, run)) return;
+    if (!lives(op.group, play, run, static_cast<int>(u))) {
+      play.at(op.replaced, run)[u] = 0;
+      return;
+    }
     const SilenceRates rates{*play.at(op.percentile, run), *play.at(op.threshold, run), *play.at(op.longest, run)};
     int32_t &limit = play.at(op.limit, run)[u], *gaps = play.at(op.gaps, run) + u * silence_bins;
     play.at(op.replaced, run)[u] =
@@ -208,10 +216,33 @@ void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
         start_anew(op, play, run, &value);
         start_row(op, play, run, companion.first_row + k);
       }
-    play.at(g.age, run)[u] = 0;
-    play.at(g.mean_trace, run)[u] = play.at(g.mean_activity, run)[u] = 0;
-    play.at(g.utility_trace, run)[u] = play.at(g.utility, run)[u] = 0;
-    if (g.variance.present()) play.at(g.variance, run)[u] = 0;
+    forget_unit(g, play, run, u);
+    if (g.vacant.present()) play.at(g.vacant, run)[u] = 0;
+  });
+}
+
+void unit_grow(const Queue& queue, const UnitGrow& op, const Play& play) {
+  for_each(queue, play, 1, [op, play] __device__(int run, int64_t) {
+    if (!learns(play, run)) return;
+    const int place = error_stays(op, play, run) ? place_to_grow(op, play, run) : -1;
+    if (place >= 0) play.at(op.replaced, run)[place] = 1;
+  });
+}
+
+void unit_vacate(const Queue& queue, const UnitVacate& op, const Play& play) {
+  const Units& g = op.group;
+  const int64_t incoming = g.fan_in + 1, all = incoming + static_cast<int64_t>(g.outputs) * g.taps;
+  for_each(queue, play, all * g.units, [op, play, incoming] __device__(int run, int64_t i) {
+    const Units& g = op.group;
+    const int u = static_cast<int>(i % g.units);
+    const int64_t which = i / g.units;
+    if (!learns(play, run) || lives(g, play, run, u)) return;
+    float* const weight = which == 0         ? play.at(g.bias, run) + u
+                          : which < incoming ? play.at(g.incoming, run) + static_cast<int64_t>(u) * g.fan_in + which - 1
+                                             : play.at(g.outgoing, run) + (which - incoming) * g.units + u;
+    *weight = 0;
+    if (float* origin = play.at(op.origin, run)) origin[weight - play.at(op.weights, run)] = 0;
+    if (which == 0) forget_unit(g, play, run, u);
   });
 }
 

@@ -168,9 +168,10 @@ py::array_t<float> of_samples(const Learner& learner, const std::vector<float>& 
   return to_numpy(values, shape);
 }
 
-void replace_now(Learner& learner, std::size_t group, const py::array_t<bool, py::array::c_style>& units) {
-  learner.replace_now(group, {units.data(), units.data() + units.size()});
-}
+using Masks = py::array_t<bool, py::array::c_style>;
+std::vector<uint8_t> bytes_of(const Masks& units) { return {units.data(), units.data() + units.size()}; }
+
+void replace_now(Learner& learner, std::size_t group, const Masks& units) { learner.replace_now(group, bytes_of(units)); }
 
 // A column for each number of an event.
 ArrayDict events(const Learner& learner) {
@@ -307,6 +308,12 @@ void bind_learner(py::module_& m) {
           "_errors", [](const Learner& l, std::size_t group) { return of_samples(l, l.errors_now(group), group); }, py::arg("group"))
       .def("_gradients", [](const Learner& l) { return to_dict(l.gradients_now()); })
       .def("_replace", &replace_now, py::arg("group"), py::arg("units"))
+      .def(
+          "_add_units", [](Learner& l, std::size_t group, const Masks& units) { l.add_units(group, bytes_of(units)); }, py::arg("group"),
+          py::arg("units"))
+      .def(
+          "_remove_units", [](Learner& l, std::size_t group, const Masks& units) { l.remove_units(group, bytes_of(units)); },
+          py::arg("group"), py::arg("units"))
       .def("_updates", &Learner::updates)
       .def("_replaced", [](const Learner& l) { return masks(l.replaced_last(), l.network().runs()); })
       .def("state", &state, "Everything that learning depends on, by name, arrays [R, ...].")

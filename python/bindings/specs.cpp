@@ -29,6 +29,12 @@ struct Field<int> {
   static py::object write(int v) { return py::int_(v); }
 };
 template <>
+struct Field<std::optional<int>> {
+  static constexpr const char* hint = Field<int>::hint;
+  static bool read(const py::handle& h, std::optional<int>& out) { return Field<int>::read(h, out.emplace()); }
+  static py::object write(const std::optional<int>& v) { return v ? Field<int>::write(*v) : py::none(); }
+};
+template <>
 struct Field<bool> {
   static constexpr const char* hint = "bool";
   static bool read(const py::handle& h, bool& out) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -133,6 +133,68 @@ class Learner(_core.Learner):
             "layer": layers[found.pop("group")] if len(layers) else found.pop("group"),
             **found,
         }
+
+    def add_units(self, units: int | NDArray[np.bool_], group: int = 0) -> NDArray[np.bool_]:
+        """Units begin to live where none did: incoming weights drawn anew, outgoing ones zero, so that what the
+        network computes stays the same; what optimizer and rules keep of them begins too.
+
+        Args:
+            units: which [R, U] or [U]; or how many in each run, the first places where there is room
+            group: place in `Network.units`
+
+        Returns:
+            those that were added [R, U]
+
+        Raises:
+            klopf.Error: a layer without room (`kl.Linear(64, living=8)` has some), a unit that lives already
+        """
+        return self._change_units("add_units", units, group, self._add_units)
+
+    def remove_units(self, units: int | NDArray[np.bool_], group: int = 0) -> NDArray[np.bool_]:
+        """Units cease to live; their mean contribution goes into the next layer's biases, where a rule that
+        watches units knows their mean activity.
+
+        Args:
+            units: which [R, U] or [U]; or how many in each run, those of lowest utility
+            group: place in `Network.units`
+
+        Returns:
+            those that were removed [R, U]
+
+        Raises:
+            klopf.Error: a layer whose units live always, a unit that does not live
+        """
+        return self._change_units("remove_units", units, group, self._remove_units)
+
+    def _change_units(
+        self, name: str, units: int | NDArray[np.bool_], group: int, change: Callable[..., None]
+    ) -> NDArray[np.bool_]:
+        groups = self.net.units
+        if not (isinstance(group, int) and 0 <= group < len(groups)):
+            raise _core.Error(f"[{name}] group must be a place in Network.units, got {group!r}")
+        asked = groups[group]
+        shape, there = (self.net.runs, asked.size), asked.living
+        given = np.asarray(units)
+        if given.dtype == np.bool_ and given.shape in (shape, shape[1:]):
+            mask = np.ascontiguousarray(np.broadcast_to(given, shape))
+        elif given.dtype.kind in "iu" and given.ndim == 0:
+            adds = name == "add_units"
+            candidates = there != adds
+            if (candidates.sum(axis=1) < given).any() or given < 0:
+                raise _core.Error(
+                    f"[{name}] expected at most {candidates.sum(axis=1).min()} units, as many as "
+                    f"{'have room' if adds else 'live'}, got {int(given)}"
+                )
+            worth = np.where(candidates, 0.0 if adds else asked.utility, np.inf)
+            mask = np.zeros(shape, np.bool_)
+            np.put_along_axis(mask, np.argsort(worth, axis=1, kind="stable")[:, : int(given)], True, axis=1)
+        else:
+            raise _core.Error(
+                f"[{name}] units must be a number, or a mask {list(shape)} or [{asked.size}], "
+                f"got {given.dtype} {list(given.shape)}"
+            )
+        change(group, mask)
+        return mask
 
     @property
     def events_counted(self) -> NDArray[np.int64]:

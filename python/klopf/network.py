@@ -97,6 +97,15 @@ class UnitGroup:
         """Bias-corrected utility [R, U] of the learner's rule; 0 for a unit that was just replaced."""
         return self._state("utility")
 
+    @property
+    def living(self) -> NDArray[np.bool_]:
+        """Which units live [R, U]; all, unless the layer was made with `living`."""
+        state = self._network._unit_state(self._index)
+        if "vacant" not in state:
+            return np.ones((self._network.runs, self.size), np.bool_)
+        living: NDArray[np.bool_] = state["vacant"] == 0
+        return living
+
     def __repr__(self) -> str:
         return f"UnitGroup(layer={self.layer}, size={self.size})"
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -8,21 +9,27 @@ namespace klopf {
 
 struct Linear {
   int outputs = 0, fan_in = 0;
+  std::optional<int> living{};
   template <class F>
   static void fields(F&& f) {
     f.required("outputs", &Linear::outputs, "number of units");
     f("fan_in", &Linear::fan_in, "inputs that the initial distribution counts; 0: those there are");
+    f.optional("living", &Linear::living,
+               "how many of its units live at birth, where others may be added and units removed; None: all, always");
   }
 };
 
 struct Conv2d {
   int channels = 0, kernel = 0, stride = 1, padding = 0;
+  std::optional<int> living{};
   template <class F>
   static void fields(F&& f) {
     f.required("channels", &Conv2d::channels, "number of filters (units)");
     f.required("kernel", &Conv2d::kernel, "height and width of a filter");
     f("stride", &Conv2d::stride, "distance between neighbouring patches");
     f("padding", &Conv2d::padding, "zeros added on each side");
+    f.optional("living", &Conv2d::living,
+               "how many of its filters live at birth, where others may be added and filters removed; None: all, always");
   }
 };
 

@@ -82,6 +82,11 @@ class Learner {
   std::vector<std::vector<uint8_t>> replaced_last() const { return std::move(replaced().get()); }  // at the step before
   void replace_now(std::size_t group, const std::vector<uint8_t>& units);                          // [R, U]
 
+  // Units [R, U] of a group with room (Linear's or Conv2d's `living`) that begin to live, without a change of what the network computes;
+  // or that go, their mean contribution, as a rule that watches units has it, into the next layer's biases.
+  void add_units(std::size_t group, const std::vector<uint8_t>& units);
+  void remove_units(std::size_t group, const std::vector<uint8_t>& units);
+
   // The last `events` of each run, run by run in their order.
   std::vector<Event> events() const;
   std::vector<int64_t> events_counted() const;  // [R], those that are forgotten included
@@ -94,6 +99,7 @@ class Learner {
 
  private:
   void load_state(const std::vector<Array>& arrays, bool write);
+  void change_units(const char* where, std::size_t group, const std::vector<uint8_t>& units, bool add);
   // A recorded pass and the judgement of its outputs.
   struct Pass {
     Tape tape;
@@ -107,6 +113,7 @@ class Learner {
     uint64_t work_bytes = 0;
   };
   std::vector<std::pair<Ref<double>, PerRun>> record(int capacity);
+  void place_loss(Pass& pass, WorkLayout& work);
   void record_loss(Pass& pass, WorkLayout& work, int capacity);
   void prepare(Blocks& work, int64_t batch, int workspaces);
   Play play(int run, const Blocks& work, int workspace, const Samples& samples, int64_t first, int64_t count) const;
@@ -158,6 +165,7 @@ class Learner {
   Ref<int32_t> alive_;
   std::vector<Ref<uint8_t>> replaced_;   // of each unit group; empty where no rule replaces units
   std::optional<StepSizes> step_sizes_;  // where they follow from what is learned
+  std::vector<UnitReplace> begin_;       // of each unit group, for units that are added or removed by hand
 
   Pass training_, evaluation_;
   Program update_;                           // optimizer, then unit rules

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,8 @@ struct Node {
   int layer = 0;
   int parameter = -1;
   LinearShape linear{};
-  int fan_in = 0;  // of its initial distribution
+  int fan_in = 0;               // of its initial distribution
+  std::optional<int> living{};  // units at birth, where that may change
   ConvShape conv{};
   PoolShape pool{};
   Activation activation{};
@@ -109,6 +111,7 @@ class Network {
   // What is a unit's of the normalisation behind its layer.
   std::vector<Companion> companions(const Units& group) const;
   Ref<float> log_std() const { return log_std_; }  // [O] of a policy; or absent
+  const Node& node_of(int layer) const;            // with units
   bool is_convolution(std::size_t group) const;    // whether the units of a group are filters
   // The initial distribution of a layer's weights, named as in NetworkOptions::init.
   InitialDistribution initial(const Node& node, const std::string& name) const;
@@ -173,6 +176,8 @@ class Network {
   void remember(const Node& node);
   Ref<float> kept(Ref<float> weights) const;
   void put_log_std(double value);
+  void begin_vacancies();
+  void clear_vacancies();
   int key(int layer) const { return options_.stream * most_layers + layer; }
   template <class F>
   void for_plays(F work);

@@ -71,12 +71,14 @@
   X(DrawWeights, draw_weights)        \
   X(UnitReputation, unit_reputation)  \
   X(UnitSelect, unit_select)          \
+  X(UnitGrow, unit_grow)              \
   X(SelectDormant, select_dormant)    \
   X(SelectSilent, select_silent)      \
   X(GoalActive, goal_active)          \
   X(GoalVariance, goal_variance)      \
   X(LogEvents, log_events)            \
   X(UnitReplace, unit_replace)        \
+  X(UnitVacate, unit_vacate)          \
   X(Advance, advance)
 
 #define KLOPF_OPERATIONS(X) KLOPF_HEAVY_OPERATIONS(X) KLOPF_LIGHT_OPERATIONS(X)

@@ -32,6 +32,7 @@ struct ContinualBackprop {
 
 struct Recruitment {
   PerRun replacement_rate = 1e-3, maturity = 1000, threshold = 0.1, utility_decay = 0.999, reputation_decay = 0.99999;
+  PerRun growth_period = 0, candidates = PerRun::none(), tolerated_error = PerRun::none(), progress = PerRun::none();
   bool transfer_mean_to_bias = false, reset_optimizer_state = true;
   std::string init{};
   template <class F>
@@ -43,6 +44,12 @@ struct Recruitment {
       "reputation from which a unit is of the backbone, where all of a layer together are as many as there are");
     f("utility_decay", &C::utility_decay, "of the running mean and variance of activity, and of the running share, in [0, 1)");
     f("reputation_decay", &C::reputation_decay, "of reputation that is above the running share, in [0, 1)");
+    f("growth_period", &C::growth_period,
+      "updates from one look at the error, which may add a unit to a layer with room, to the next; 0: none");
+    f.optional("candidates", &C::candidates, "units that the fringe should have: one is added only where it has fewer; None: 1");
+    f.optional("tolerated_error", &C::tolerated_error, "running loss up to which no unit is added; None: 0");
+    f.optional("progress", &C::progress,
+               "share by which the running loss must have fallen since the last look, else a unit is added; None: 0.05");
     f("transfer_mean_to_bias", &C::transfer_mean_to_bias, "add a removed unit's mean contribution to the next layer's biases");
     f("reset_optimizer_state", &C::reset_optimizer_state, "zero what the optimizer keeps for the weights that begin anew");
     f.optional("init", &C::init, "distribution of new incoming weights: an initialiser's name; None: the network's");

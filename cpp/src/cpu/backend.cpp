@@ -30,6 +30,7 @@ class CpuBackend final : public Backend {
   void choose_action(const ChooseAction& op, const Play& play) override { cpu::choose_action(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
+  void unit_grow(const UnitGrow& op, const Play& play) override { cpu::unit_grow(op, play); }
   void unit_reputation(const UnitReputation& op, const Play& play) override { cpu::unit_reputation(op, play); }
   void select_dormant(const SelectDormant& op, const Play& play) override { cpu::select_dormant(op, play); }
   void select_silent(const SelectSilent& op, const Play& play) override { cpu::select_silent(op, play); }
@@ -38,6 +39,7 @@ class CpuBackend final : public Backend {
   void goal_variance(const GoalVariance& op, const Play& play) override { cpu::goal_variance(op, play); }
   void log_events(const LogEvents& op, const Play& play) override { cpu::log_events(op, play); }
   void unit_replace(const UnitReplace& op, const Play& play) override { cpu::unit_replace(op, play); }
+  void unit_vacate(const UnitVacate& op, const Play& play) override { cpu::unit_vacate(op, play); }
   void advance(const Advance& op, const Play& play) override { ++*play.at(op.step); }
 
   std::string arithmetic() const override { return std::string("instruction-set level ") + cpu::level().name; }

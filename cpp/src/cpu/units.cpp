@@ -7,6 +7,7 @@
 #include "rules/birth.hpp"
 #include "rules/dormancy.hpp"
 #include "rules/events.hpp"
+#include "rules/growth.hpp"
 #include "rules/initial.hpp"
 #include "rules/reputation.hpp"
 #include "rules/running.hpp"
@@ -36,7 +37,7 @@ void draw_weights(const DrawWeights& op, const Play& play) {
 }
 
 void unit_reputation(const UnitReputation& op, const Play& play) {
-  const int units = op.group.units;
+  const int units = op.group.units, count = living(op.group, play, 0);
   const float* contribution = play.at(op.contribution);
   float *running_share = play.at(op.group.utility_trace), *reputation = play.at(op.group.utility);
   double sum = 0;
@@ -45,7 +46,7 @@ void unit_reputation(const UnitReputation& op, const Play& play) {
   for (int u = 0; u < units; ++u) {
     if (heard)
       reputation_step(contribution[u] / sum, *play.at(op.utility_decay), *play.at(op.reputation_decay), running_share[u], reputation[u]);
-    play.at(op.backbone)[u] = of_backbone(reputation[u], units, *play.at(op.threshold));
+    play.at(op.backbone)[u] = lives(op.group, play, 0, u) && of_backbone(reputation[u], count, *play.at(op.threshold));
   }
 }
 
@@ -53,16 +54,16 @@ void unit_select(const UnitSelect& op, const Play& play) {
   const Units& g = op.group;
   const int32_t* age = play.at(g.age);
   const float* utility = play.at(g.utility);
-  const uint8_t* kept = play.at(op.kept);
+  const uint8_t *kept = play.at(op.kept), *vacant = play.at(g.vacant);
   uint8_t* replaced = play.at(op.replaced);
   double* carry = play.at(op.carry);
   const double maturity = *play.at(op.maturity), rate = *play.at(op.replacement_rate);
   std::fill(replaced, replaced + g.units, uint8_t{0});
 
-  const auto may_go = [&](int u) { return age[u] > maturity && !(kept && kept[u]); };
+  const auto may_go = [&](int u) { return age[u] > maturity && !(kept && kept[u]) && !(vacant && vacant[u]); };
   int eligible = 0;
   for (int u = 0; u < g.units; ++u) eligible += may_go(u);
-  const double expected = rate * (op.count_from == CountFrom::all && eligible > 0 ? g.units : eligible);
+  const double expected = rate * (op.count_from == CountFrom::all && eligible > 0 ? living(g, play, 0) : eligible);
   int n;
   if (op.count_mode == CountMode::accumulate) {
     *carry += expected;
@@ -85,14 +86,20 @@ void unit_select(const UnitSelect& op, const Play& play) {
   }
 }
 
+void unit_grow(const UnitGrow& op, const Play& play) {
+  const int place = error_stays(op, play, 0) ? place_to_grow(op, play, 0) : -1;
+  if (place >= 0) play.at(op.replaced)[place] = 1;
+}
+
 void select_dormant(const SelectDormant& op, const Play& play) {
-  const int units = op.group.units;
+  const int units = op.group.units, count = living(op.group, play, 0);
   const float* activity = play.at(op.group.last_activity);
   uint8_t* replaced = play.at(op.replaced);
   double sum = 0;
   for (int u = 0; u < units; ++u) sum += activity[u];
   const bool now = every(*play.at(op.step), *play.at(op.period));
-  for (int u = 0; u < units; ++u) replaced[u] = now && redo_dormant(activity[u], sum, units, *play.at(op.threshold));
+  for (int u = 0; u < units; ++u)
+    replaced[u] = now && lives(op.group, play, 0, u) && redo_dormant(activity[u], sum, count, *play.at(op.threshold));
 }
 
 void select_silent(const SelectSilent& op, const Play& play) {
@@ -101,6 +108,10 @@ void select_silent(const SelectSilent& op, const Play& play) {
   const SilenceRates rates{*play.at(op.percentile), *play.at(op.threshold), *play.at(op.longest)};
   const bool due = every(*play.at(op.step), *play.at(op.period));
   for (int u = 0; u < op.group.units; ++u, gaps += silence_bins) {
+    if (!lives(op.group, play, 0, u)) {
+      play.at(op.replaced)[u] = 0;
+      continue;
+    }
     play.at(op.replaced)[u] = silence_step(activity[u] > 0, play.batch.total, silence[u], limit[u], gaps, rates);
     if (due) silence_limit(play.batch.total, limit[u], gaps, rates);
   }
@@ -125,7 +136,6 @@ void unit_replace(const UnitReplace& op, const Play& play) {
   float *incoming = play.at(g.incoming), *bias = play.at(g.bias), *outgoing = play.at(g.outgoing), *next_bias = play.at(g.next_bias);
   const float* weights = play.at(op.weights);
   const float* mean = play.at(g.mean_activity);
-  int32_t* age = play.at(g.age);
   float* origin = play.at(op.origin);
   const auto start_anew = [&](const float* weight) {
     for (const WeightState& state : op.state) begin_anew(state, play, 0, weight - weights);
@@ -159,9 +169,24 @@ void unit_replace(const UnitReplace& op, const Play& play) {
         start_anew(&value);
         start_row(companion.first_row + i);
       }
-    age[u] = 0;
-    for (const Ref<float> statistic : {g.mean_trace, g.mean_activity, g.utility_trace, g.utility, g.variance})
-      if (statistic.present()) play.at(statistic)[u] = 0;
+    forget_unit(g, play, 0, u);
+    if (g.vacant.present()) play.at(g.vacant)[u] = 0;
+  }
+}
+
+void unit_vacate(const UnitVacate& op, const Play& play) {
+  const Units& g = op.group;
+  float *weights = play.at(op.weights), *origin = play.at(op.origin);
+  const auto clear = [&](float* weight) {
+    *weight = 0;
+    if (origin) origin[weight - weights] = 0;
+  };
+  for (int u = 0; u < g.units; ++u) {
+    if (lives(g, play, 0, u)) continue;
+    for (int i = 0; i < g.fan_in; ++i) clear(play.at(g.incoming) + static_cast<int64_t>(u) * g.fan_in + i);
+    clear(play.at(g.bias) + u);
+    for (int i = 0; i < g.outputs * g.taps; ++i) clear(play.at(g.outgoing) + static_cast<int64_t>(i) * g.units + u);
+    forget_unit(g, play, 0, u);
   }
 }
 

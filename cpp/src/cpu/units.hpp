@@ -19,6 +19,7 @@ void policy_gradient(const PolicyGradient& op, const Play& play);
 void choose_action(const ChooseAction& op, const Play& play);
 void draw_weights(const DrawWeights& op, const Play& play);
 void unit_select(const UnitSelect& op, const Play& play);
+void unit_grow(const UnitGrow& op, const Play& play);
 void unit_reputation(const UnitReputation& op, const Play& play);
 void select_dormant(const SelectDormant& op, const Play& play);
 void select_silent(const SelectSilent& op, const Play& play);
@@ -27,5 +28,6 @@ void goal_active(const GoalActive& op, const Play& play);
 void goal_variance(const GoalVariance& op, const Play& play);
 void log_events(const LogEvents& op, const Play& play);
 void unit_replace(const UnitReplace& op, const Play& play);
+void unit_vacate(const UnitVacate& op, const Play& play);
 
 }  // namespace klopf::cpu

@@ -19,11 +19,6 @@ std::vector<Node> between(const Network& network, const Units& g) {
   return found;
 }
 
-const Node& node_of(const Network& network, int layer) {
-  return *std::find_if(network.nodes().begin(), network.nodes().end(),
-                       [&](const Node& node) { return node.layer == layer && node.has_units(); });
-}
-
 // The statistics of the k-th group as a goal has them.
 Units own_statistics(Recording& r, const std::string& owner, std::size_t k, Units g) {
   const auto add = [&](const char* name) { return of_units<float>(r, owner, k, name, {g.units}); };
@@ -57,7 +52,7 @@ std::string hindrance(const Network& network, const Units& g, bool correlation) 
     return "are normalised, which undoes what a goal does";
   if (!correlation) return "";
   const bool plain = nodes.empty() || (nodes.size() == 1 && nodes[0].kind == Node::Kind::activation);
-  if (!plain || node_of(network, g.place).kind != Node::Kind::linear || node_of(network, g.next_place).kind != Node::Kind::linear)
+  if (!plain || network.node_of(g.place).kind != Node::Kind::linear || network.node_of(g.next_place).kind != Node::Kind::linear)
     return "are not of Linear with at most an activation before the next Linear";
   return g.units < 2 ? "have no peers" : "";
 }

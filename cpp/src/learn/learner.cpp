@@ -60,6 +60,7 @@ Learner::Learner(std::shared_ptr<Network> network, LossSpec loss, Optimizer opti
   }
   WorkLayout work;
   evaluation_.tape = network_->record(work, evaluation_chunk);
+  place_loss(evaluation_, work);
   record_loss(evaluation_, work, evaluation_chunk);
 }
 
@@ -78,9 +79,13 @@ int64_t Learner::target_size() const {
   return policy ? policy_target_size(distribution_of(*policy), static_cast<int>(network_->outputs())) : network_->outputs();
 }
 
-void Learner::record_loss(Pass& pass, WorkLayout& work, int capacity) {
+// Side by side, as they are read in one copy.
+void Learner::place_loss(Pass& pass, WorkLayout& work) {
   pass.loss = work.take<double>(1);
   pass.correct = work.take<int32_t>(1);
+}
+
+void Learner::record_loss(Pass& pass, WorkLayout& work, int capacity) {
   pass.active = work.take<int32_t>(1);
   pass.sums = {work.take<double>(1), work.take<int64_t>(1), work.take<int64_t>(1)};
   pass.tally = {pass.loss, pass.correct, pass.sums};
@@ -113,6 +118,8 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   training_.tape = network_->record(work, capacity, {true, needs_curvature(optimizer_), needs_host(optimizer_, rules_), step_});
   Recording recording{*network_, layout_, work, training_.tape, training_.observe, update_, step_, alive_};
   recording.log = log_;
+  place_loss(training_, work);
+  recording.loss = training_.loss;
   if (needs_host(optimizer_, rules_)) update_.push_back(AddChunks{network_->weights_count(), training_.tape.grads});
   if (const ClippedPolicy* policy = std::get_if<ClippedPolicy>(&loss_)) {
     clip_ = recording.number("ClippedPolicy", "clip", policy->clip, 0, HUGE_VAL);
@@ -124,9 +131,12 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   update_.insert(update_.end(), training_.tape.follow.begin(), training_.tape.follow.end());
   klopf::record(optimizer_, recording);
   for (const Rule& rule : rules_) klopf::record(rule, recording);
+  record_vacancies(recording);
   update_.push_back(Advance{step_});
   replaced_ = recording.replaced;
   step_sizes_ = recording.step_sizes;
+  begin_.clear();
+  for (const Units& group : recording.groups) begin_.push_back(beginning(recording, group, "", {}, true));
   pauses_ = recording.pauses;
   if (pauses() || !record_online(recording, online_backward_, online_update_)) online_backward_.clear();
   record_loss(training_, work, capacity);

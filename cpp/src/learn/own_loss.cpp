@@ -60,6 +60,8 @@ void Learner::backward(const float* grad_output, int64_t count, bool on_device) 
     throw Error("[backward] a network with LogStd() learns by step() and run(), whose loss knows log sigma");
   if (needs_curvature(optimizer_))
     throw Error("[backward] the optimizer needs the curvature of the loss, and learns by step() and run(), whose loss has one");
+  if (std::any_of(update_.begin(), update_.end(), [](const Operation& op) { return std::holds_alternative<UnitGrow>(op); }))
+    throw Error("[backward] Recruitment with a growth_period needs the loss, and learns by step() and run(), which have one");
   if (grad_output == nullptr) throw Error("[backward] grad must be given, got none");
   if (count != forward_count_)
     throw Error("[backward] grad must have the batch of the last forward(), " + std::to_string(forward_count_) + ", got " +

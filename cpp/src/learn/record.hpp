@@ -24,12 +24,14 @@ struct Recording {
   std::vector<WeightState> unit_state{};                // and for each unit, in the order of rows
   std::vector<Ref<uint8_t>> replaced{};                 // of each unit group, where a rule replaces units
   std::vector<Ref<uint8_t>> backbone{};                 // likewise, where a rule knows who matters
+  std::vector<Units> groups{};                          // with what a rule that replaces units keeps of them
   struct Traces {
     Ref<float> values;
     Ref<double> delta, decay, fade;  // decay: of traces before this gradient; fade: while an episode goes on
     Ref<int32_t> cut;                // whether they begin with this gradient
   };
   std::optional<Traces> traces{};         // of gradients, along which weights move
+  Ref<double> loss{};                     // of the batch, where there are no traces
   std::optional<StepSizes> step_sizes{};  // where they follow from what is learned
   std::vector<std::string> owners{};      // names of the rules so far
   EventLog log{};                         // of units that are replaced
@@ -90,5 +92,10 @@ std::vector<StepLayer> step_layers(const Network& network);
 bool record_online(const Recording& recording, Program& backward, Program& update);
 void record_one(const Goal& rule, Recording& recording, const std::string& owner);
 void record(const Rule& rule, Recording& recording);
+// The end of an update: nothing is where no unit lives.
+void record_vacancies(Recording& recording);
+// Of one group: that units begin, all they own with them.
+UnitReplace beginning(const Recording& recording, const Units& group, const std::string& init, Ref<uint8_t> who, bool reset_state);
+UnitVacate vacating(const Network& network, const Units& group);
 
 }  // namespace klopf

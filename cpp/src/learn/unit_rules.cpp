@@ -12,6 +12,12 @@ namespace {
 
 constexpr double infinity = HUGE_VAL;
 
+Ref<double> whole_number(Recording& r, const std::string& owner, const std::string& name, const PerRun& value, double least, double most) {
+  for (const double v : value.values)
+    if (v != std::floor(v)) throw Error("[" + owner + "] " + name + " must be a whole number, got " + number_text(v));
+  return r.number(owner, name, value, least, most);
+}
+
 // The groups of a rule that replaces units, of which there can be one.
 std::vector<Units> groups_to_replace(const Recording& r, const std::string& owner) {
   if (!r.replaced.empty()) throw Error("[" + owner + "] a learner can have one rule that replaces units");
@@ -42,35 +48,15 @@ int32_t first_row(const Recording& r, Ref<float> first) {
 }
 
 void replace(Recording& r, const std::vector<Units>& groups, const std::string& init, bool transfer_mean, bool reset_state) {
+  r.groups = groups;
   for (std::size_t k = 0; k < groups.size() && r.log.capacity > 0; ++k) {
     const Units& g = groups[k];
     const auto cause = static_cast<int32_t>(r.owners.size()) - 1;
-    r.update.push_back(LogEvents{r.log, static_cast<int32_t>(k), g.units, cause, r.replaced[k], g.age, g.utility, r.step});
+    r.update.push_back(LogEvents{r.log, static_cast<int32_t>(k), g.units, cause, r.replaced[k], g.vacant, g.age, g.utility, r.step});
   }
   for (std::size_t k = 0; k < groups.size(); ++k) {
-    const Units& g = groups[k];
-    const std::string& distribution = init.empty() ? r.network.options().init : init;
-    UnitReplace op{};
-    op.group = g;
-    op.initial = r.network.initial(g, distribution);
+    UnitReplace op = beginning(r, groups[k], init, r.replaced[k], reset_state);
     op.transfer_mean_to_bias = transfer_mean;
-    op.replaced = r.replaced[k];
-    op.weights = r.network.weights();
-    op.origin = r.network.initial_weights();
-    op.seed = r.network.seed();
-    op.step = r.step;
-    const std::vector<Companion> companions = r.network.companions(g);
-    if (companions.size() > std::size(op.companions))
-      throw Error("[network] between two layers with units there may be normalisations with " + std::to_string(std::size(op.companions)) +
-                  " arrays of numbers, got " + std::to_string(companions.size()));
-    std::copy(companions.begin(), companions.end(), op.companions);
-    for (Companion& companion : op.companions)
-      if (companion.learned) companion.first_row = first_row(r, companion.values);
-    if (reset_state) {
-      std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
-      std::copy(r.unit_state.begin(), r.unit_state.end(), op.unit_state);
-      op.first_row = first_row(r, g.incoming);
-    }
     r.update.push_back(op);
   }
 }
@@ -120,12 +106,46 @@ std::vector<Ref<uint8_t>> find_backbone(Recording& r, const std::string& owner, 
   return backbone;
 }
 
+// Units that are added where the fringe has too few and the error stays.
+void grow(Recording& r, const std::string& owner, const std::vector<Units>& groups, const Recruitment& rule) {
+  const bool never = std::all_of(rule.growth_period.values.begin(), rule.growth_period.values.end(), [](double v) { return v == 0; });
+  const std::pair<const char*, const PerRun*> own[] = {
+      {"candidates", &rule.candidates}, {"tolerated_error", &rule.tolerated_error}, {"progress", &rule.progress}};
+  for (const auto& [name, value] : own)
+    if (never && value->given()) throw Error("[" + owner + "] " + name + " is for units that are added, and needs a growth_period above 0");
+  if (never) return check_number(owner, "growth_period", rule.growth_period, r.network.runs(), 0, infinity);
+  if (std::none_of(groups.begin(), groups.end(), [](const Units& g) { return g.vacant.present(); }))
+    throw Error("[" + owner + "] growth_period needs a layer with room for units, as Linear(64, living=8) has");
+  const auto given = [](const PerRun& value, double otherwise) { return value.given() ? value : PerRun(otherwise); };
+  UnitGrow op{};
+  op.squared = r.traces.has_value();
+  op.error = r.traces ? r.traces->delta : r.loss;
+  op.error_decay = r.number(owner, "error_decay", rule.utility_decay, 0, 1, false);
+  op.period = whole_number(r, owner, "growth_period", rule.growth_period, 0, 9e15);
+  op.candidates = r.number(owner, "candidates", given(rule.candidates, 1), 0, infinity);
+  op.tolerated_error = r.number(owner, "tolerated_error", given(rule.tolerated_error, 0), 0, infinity);
+  op.progress = r.number(owner, "progress", given(rule.progress, 0.05), 0, 1);
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    if (!groups[k].vacant.present()) continue;
+    op.group = groups[k];
+    op.backbone = r.backbone[k];
+    op.replaced = r.replaced[k];
+    op.sources_vacant = k > 0 ? groups[k - 1].vacant : Ref<uint8_t>{};
+    op.sources = k > 0 ? groups[k - 1].units : 0;
+    op.running_error = of_units<double>(r, owner, k, "running_error", {});
+    op.last_error = of_units<double>(r, owner, k, "last_error", {});
+    op.looks = of_units<int64_t>(r, owner, k, "looks", {});
+    r.update.push_back(op);
+  }
+}
+
 void record_one(const Recruitment& rule, Recording& r, const std::string& owner) {
   std::vector<Units> groups = groups_to_replace(r, owner);
   const Ref<double> rate = r.number(owner, "replacement_rate", rule.replacement_rate, 0, 1);
   const Ref<double> maturity = r.number(owner, "maturity", rule.maturity, 0, infinity);
   r.backbone = find_backbone(r, owner, groups, rule);
   select(r, owner, groups, CountFrom::eligible, CountMode::accumulate, rate, maturity, r.backbone);
+  grow(r, owner, groups, rule);
   replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
 }
 
@@ -136,16 +156,10 @@ void watch_only(Recording& r, const std::string& owner, const std::vector<Units>
   for (const Units& g : groups) watch(r, g, measure, decay);
 }
 
-Ref<double> whole_number(Recording& r, const std::string& owner, const std::string& name, const PerRun& value, double most) {
-  for (const double v : value.values)
-    if (v != std::floor(v)) throw Error("[" + owner + "] " + name + " must be a whole number, got " + number_text(v));
-  return r.number(owner, name, value, 1, most);
-}
-
 void record_one(const ReDo& rule, Recording& r, const std::string& owner) {
   const std::vector<Units> groups = groups_to_replace(r, owner);
   const Ref<double> threshold = r.number(owner, "threshold", rule.threshold, 0, infinity);
-  const Ref<double> period = whole_number(r, owner, "period", rule.period, 9e15);
+  const Ref<double> period = whole_number(r, owner, "period", rule.period, 1, 9e15);
   watch_only(r, owner, groups);
   for (std::size_t k = 0; k < groups.size(); ++k)
     r.update.push_back(SelectDormant{groups[k], threshold, period, add_mask(r, owner, k, groups[k]), r.step});
@@ -156,10 +170,10 @@ void record_one(const SNR& rule, Recording& r, const std::string& owner) {
   const std::vector<Units> groups = groups_to_replace(r, owner);
   SelectSilent op{};
   op.percentile = r.number(owner, "percentile", rule.percentile, 0, 1, false);
-  op.period = whole_number(r, owner, "period", rule.period, 9e15);
+  op.period = whole_number(r, owner, "period", rule.period, 1, 9e15);
   constexpr double most = 1 << 30;  // samples; a batch more fits 32 bits
-  op.threshold = whole_number(r, owner, "threshold", rule.threshold, most);
-  op.longest = whole_number(r, owner, "longest", rule.longest, most);
+  op.threshold = whole_number(r, owner, "threshold", rule.threshold, 1, most);
+  op.longest = whole_number(r, owner, "longest", rule.longest, 1, most);
   op.step = r.step;
   watch_only(r, owner, groups);
   for (std::size_t k = 0; k < groups.size(); ++k) {
@@ -191,6 +205,37 @@ void record_one(const ShrinkAndPerturb& rule, Recording& r, const std::string& o
 }
 
 }  // namespace
+
+UnitReplace beginning(const Recording& r, const Units& g, const std::string& init, Ref<uint8_t> who, bool reset_state) {
+  UnitReplace op{};
+  op.group = g;
+  op.initial = r.network.initial(g, init.empty() ? r.network.options().init : init);
+  op.replaced = who;
+  op.weights = r.network.weights();
+  op.origin = r.network.initial_weights();
+  op.seed = r.network.seed();
+  op.step = r.step;
+  const std::vector<Companion> companions = r.network.companions(g);
+  if (companions.size() > std::size(op.companions))
+    throw Error("[network] between two layers with units there may be normalisations with " + std::to_string(std::size(op.companions)) +
+                " arrays of numbers, got " + std::to_string(companions.size()));
+  std::copy(companions.begin(), companions.end(), op.companions);
+  for (Companion& companion : op.companions)
+    if (companion.learned) companion.first_row = first_row(r, companion.values);
+  if (!reset_state) return op;
+  std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
+  std::copy(r.unit_state.begin(), r.unit_state.end(), op.unit_state);
+  op.first_row = first_row(r, g.incoming);
+  return op;
+}
+
+UnitVacate vacating(const Network& network, const Units& group) { return {group, network.weights(), network.initial_weights()}; }
+
+void record_vacancies(Recording& r) {
+  if (r.groups.empty()) r.groups = r.units();
+  for (const Units& group : r.groups)
+    if (group.vacant.present()) r.update.push_back(vacating(r.network, group));
+}
 
 void watch(Recording& r, const Units& g, int measure, Ref<double> decay, Ref<uint8_t> successors) {
   const std::size_t kept = static_cast<std::size_t>(g.weights_by_position ? g.positions : 1);

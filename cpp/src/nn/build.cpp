@@ -35,6 +35,12 @@ void expect_between(const std::string& at, const char* name, int value, int leas
     throw Error(at + name + " must be from " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
 }
 
+std::optional<int> living(const std::string& at, std::optional<int> asked, int units) {
+  if (asked && (*asked < 0 || *asked > units))
+    throw Error(at + "living must be from 0 to " + std::to_string(units) + ", got " + std::to_string(*asked));
+  return asked;
+}
+
 // Whether the last activation of these nodes is ReLU, and no normalisation follows it.
 bool rectified(const Node* from, const Node* to) {
   bool is = from->kind == Node::Kind::conv_relu_pool;
@@ -126,6 +132,7 @@ void Network::build() {
               expect_between(at, "fan_in", l.fan_in, 0);
               node.kind = Node::Kind::linear;
               node.fan_in = l.fan_in;
+              node.living = living(at, l.living, l.outputs);
               node.linear = {static_cast<int32_t>(flow.size()), l.outputs};
               // A flattened image arrives as (H, W, C); users see (C, H, W).
               add_parameters(node, l.outputs, flow.size(), flow.size() / flow.channels, flow.channels, {l.outputs, flow.size()});
@@ -140,6 +147,7 @@ void Network::build() {
               expect_between(at, "stride", l.stride, 1);
               expect_between(at, "padding", l.padding, 0);
               node.kind = Node::Kind::conv;
+              node.living = living(at, l.living, l.channels);
               node.conv = {flow.channels,
                            flow.height,
                            flow.width,
@@ -251,6 +259,7 @@ void Network::find_units() {
   std::vector<std::size_t> with_parameters;
   for (std::size_t i = 0; i < nodes_.size(); ++i)
     if (nodes_[i].has_units()) with_parameters.push_back(i);
+  if (nodes_[with_parameters.back()].living) throw Error("[network] living is for hidden layers: units of the last one are the outputs");
   for (std::size_t k = 0; k + 1 < with_parameters.size(); ++k) {
     const Node &node = nodes_[with_parameters[k]], &next = nodes_[with_parameters[k + 1]], &last = nodes_[with_parameters[k + 1] - 1];
     const Parameter& incoming = parameters_[static_cast<std::size_t>(node.parameter)];
@@ -283,6 +292,13 @@ void Network::find_units() {
     add(g.mean_activity, "mean_activity");
     add(g.utility_trace, "utility_trace");
     add(g.utility, "utility");
+    if (node.living) {
+      for (const Node* between = &node; between < &next; ++between)
+        if (between->kind == Node::Kind::layer_norm)
+          throw Error("[network] units of layer " + std::to_string(g.place) + " cannot come and go (living): LayerNorm behind makes them " +
+                      "depend on each other");
+      g.vacant = layout_.add<uint8_t>(prefix + "vacant", {g.units});
+    }
     units_.push_back(g);
   }
 }

@@ -53,6 +53,7 @@ Network::Network(NetworkOptions options) : options_(std::move(options)) {
   blocks_.put(seed_, options_.seeds);
   for (const Node& node : nodes_) node.has_units() ? draw(node) : begin_normalisation(node);
   put_log_std(initial_log_std_);
+  begin_vacancies();
 }
 
 void Network::draw(const Node& node) {
@@ -98,6 +99,23 @@ void Network::put_log_std(double value) {
   if (initial_.present() && log_std_.present()) fill(kept(log_std_), outputs(), static_cast<float>(value));
 }
 
+// The first units of a layer live at birth, the others do not.
+void Network::begin_vacancies() {
+  for (const Units& g : units_) {
+    if (!g.vacant.present()) continue;
+    std::vector<uint8_t> vacant;
+    for (int run = 0; run < runs(); ++run)
+      for (int u = 0; u < g.units; ++u) vacant.push_back(u >= *node_of(g.place).living);
+    blocks_.put(g.vacant, vacant);
+  }
+  clear_vacancies();
+}
+
+void Network::clear_vacancies() {
+  for (const Units& g : units_)
+    if (g.vacant.present()) for_plays([&](const Play& play) { backend_->unit_vacate({g, weights_, initial_}, play); });
+}
+
 int Network::parametric_layers() const {
   return static_cast<int>(std::count_if(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.has_units(); }));
 }
@@ -108,6 +126,10 @@ bool Network::normalises_batches() const {
 
 bool Network::drops_out() const {
   return std::any_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.kind == Node::Kind::dropout; });
+}
+
+const Node& Network::node_of(int layer) const {
+  return *std::find_if(nodes_.begin(), nodes_.end(), [&](const Node& n) { return n.layer == layer && n.has_units(); });
 }
 
 std::vector<Companion> Network::companions(const Units& group) const {
@@ -181,6 +203,7 @@ void Network::reset(const std::vector<int>& layers, const std::string& to) {
     }
     remember(*node);
   }
+  clear_vacancies();
 }
 
 void Network::reset(const std::string& to) {
@@ -192,14 +215,14 @@ void Network::reset(const std::string& to) {
 
 void Network::restart() {
   reset("initial");
+  begin_vacancies();
   clear_for_restart(layout_, blocks_);
 }
 
 bool Network::is_convolution(std::size_t group) const {
   if (group >= units_.size())
     throw Error("[network] group must be below " + std::to_string(units_.size()) + ", got " + std::to_string(group));
-  return std::any_of(nodes_.begin(), nodes_.end(),
-                     [&](const Node& n) { return n.layer == units_[group].place && n.has_units() && n.kind != Node::Kind::linear; });
+  return node_of(units_[group].place).kind != Node::Kind::linear;
 }
 
 Batch Network::batch(const Samples& samples, int run, int64_t first, int64_t count) const {
@@ -386,6 +409,7 @@ void Network::load_state_dict(const std::vector<Array>& arrays) {
     first.slot(slot.name).like_weights = slot.like_weights;
   }
   write_slots(first, blocks_, parameters_, arrays, "load_state_dict");
+  clear_vacancies();
 }
 
 std::vector<Array> Network::unit_state(int group) const {

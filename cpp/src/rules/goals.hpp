@@ -3,6 +3,7 @@
 
 #include "klopf/operations.hpp"
 #include "rules/activations.hpp"
+#include "rules/growth.hpp"
 
 // Goals of units' own. `run` is 0 where a play is of one run.
 namespace klopf {
@@ -12,7 +13,7 @@ KLOPF_FN float active_level(const Units& group) { return group.rectified ? 0.0f 
 
 KLOPF_FN bool begins_anew(const GoalUnits& goal, const Play& play, int run, int unit) {
   const uint8_t* replaced = play.at(goal.replaced, run);
-  return replaced && replaced[unit];
+  return (replaced && replaced[unit]) || !lives(goal.group, play, run, unit);
 }
 KLOPF_FN bool follows(const GoalUnits& goal, const Play& play, int run, int unit) {
   const uint8_t* kept = play.at(goal.kept, run);

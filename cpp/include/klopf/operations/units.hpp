@@ -22,6 +22,7 @@ struct Units {
   Ref<float> mean_trace, mean_activity;  // [U] running mean activity, and the same bias-corrected
   Ref<float> utility_trace, utility;     // [U] running utility, and the same bias-corrected: what selection compares
   Ref<float> variance;                   // [U] running variance of activity, bias-corrected, where a rule asks for it
+  Ref<uint8_t> vacant;                   // [U] where no unit lives: all its weights are zero; absent: all live
 };
 
 enum class Initial : uint32_t { uniform, sparse };
@@ -81,6 +82,24 @@ struct UnitSelect {
   Ref<int64_t> step;
 };
 
+// Where the error stays and the fringe has too few units, one is added if there is room.
+struct UnitGrow {
+  Units group;
+  Ref<uint8_t> backbone, replaced;  // [U] who begins anew at this step, of whom the new unit will be one
+  Ref<uint8_t> sources_vacant;      // [sources] of the group that it listens to, where that has room; else absent
+  int32_t sources;
+  Ref<double> error;  // of this step
+  int32_t squared;    // whether it counts squared
+  Ref<double> error_decay, period, tolerated_error, progress, candidates;
+  Ref<double> running_error, last_error;  // last: when the error was looked at last
+  Ref<int64_t> looks;                     // steps until now
+};
+// The end of a step: where no unit lives all weights are zero, and age and statistics as at birth.
+struct UnitVacate {
+  Units group;
+  Ref<float> weights, origin;  // as of UnitReplace
+};
+
 // Every so many steps all units whose share of the layer's activity is low (ReDo).
 struct SelectDormant {
   Units group;
@@ -138,7 +157,7 @@ struct EventLog {
 struct LogEvents {
   EventLog log;
   int32_t group, units, cause;
-  Ref<uint8_t> replaced;
+  Ref<uint8_t> replaced, vacant;
   Ref<int32_t> age;
   Ref<float> utility;
   Ref<int64_t> step;
