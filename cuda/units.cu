@@ -8,6 +8,7 @@
 #include "rules/initial.hpp"
 #include "rules/reputation.hpp"
 #include "rules/silences.hpp"
+#include "rules/wires.hpp"
 
 namespace klopf::cuda {
 
@@ -31,6 +32,23 @@ void draw_weights(const Queue& queue, const DrawWeights& op, const Play& play) {
     else
       play.at(op.weight, run)[static_cast<int64_t>(row) * op.columns + column] =
           initial_weight(op.initial, seed, Stream::initial_weights, op.key, draw, row, op.columns, column);
+  });
+}
+
+void draw_wires(const Queue& queue, const DrawWires& op, const Play& play) {
+  for_each(queue, play, op.group.units, [op, play] __device__(int run, int64_t u) {
+    draw_wires_of(op.group, play, run, static_cast<int>(u), *play.at(op.seed, run), Stream::wires,
+                  static_cast<uint64_t>(*play.at(op.draw, run)));
+  });
+}
+
+void cut_wires(const Queue& queue, const CutWires& op, const Play& play) {
+  for_each(queue, play, op.count, [op, play] __device__(int run, int64_t i) { play.at(op.values, run)[i] *= play.at(op.wires, run)[i]; });
+}
+
+void unit_rewire(const Queue& queue, const UnitRewire& op, const Play& play) {
+  for_each(queue, play, op.group.units, [op, play] __device__(int run, int64_t u) {
+    if (learns(play, run)) rewire(op, play, run, static_cast<int>(u));
   });
 }
 
@@ -204,6 +222,8 @@ void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
                          g.fan_in, column);
       return start_anew(op, play, run, &w);
     }
+    if (g.wires.present())
+      draw_wires_of(g, play, run, u, *play.at(op.seed, run), Stream::new_wires, static_cast<uint64_t>(*play.at(op.step, run)));
     float& bias = play.at(g.bias, run)[u];
     bias = 0;
     start_anew(op, play, run, &bias);

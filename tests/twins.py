@@ -16,6 +16,7 @@ from reference.losses import LOSSES
 from reference.network import Learner, Network
 from reference.recording import LayerSpec
 from reference.recruitment import Recruitment, RecruitmentSettings
+from reference.wires import Rewire
 
 State = dict[str, NDArray[Any]]
 
@@ -33,13 +34,16 @@ def draw_weights(net: kl.Network, rng: np.random.Generator, scale: float = 1.0) 
     """Gaussian parameters, biases included, that keep activities near one: loaded and returned."""
     state = {}
     for name, value in net.state_dict().items():
+        if name.endswith((".vacant", ".wires")):
+            state[name] = value
+            continue
         fan_in = int(np.prod(value.shape[2:])) if name.endswith("weight") else 4
         drawn = scale * rng.normal(size=value.shape) / np.sqrt(fan_in)
         if name.endswith("running_var"):
             drawn = 0.5 + np.abs(drawn)
         state[name] = drawn.astype(np.float32)
     net.load_state_dict(state)
-    return state
+    return net.state_dict()
 
 
 def draw_fractions(net: kl.Network, rng: np.random.Generator, denominator: int = 4) -> State:
@@ -79,6 +83,14 @@ class EngineDraws:
         """The incoming weights that the engine gave to these units."""
         return np.asarray(self.net.units[group].incoming[self.run][units], np.float64)
 
+    def new_wires(self, group: int, units: Integers) -> Array:
+        """Those that the engine gave to these units."""
+        return np.asarray(self.net.units[group].wires[self.run][units], np.float64)
+
+    def wires(self, group: int, unit: int) -> Array:
+        """What a unit of the engine listens to [I]."""
+        return self.new_wires(group, np.array([unit]))[0]
+
     def utility(self, group: int) -> Array:
         """The engine's random utilities; the replaced ones, zeroed since, must have been the lowest."""
         utility = np.asarray(self.net.units[group].utility[self.run], np.float64)
@@ -109,6 +121,7 @@ class Lockstep:
         seed: int = 0,
         replacing: str | None = "ContinualBackprop",
         goals: Sequence[dict[str, Any]] = (),
+        rewire: dict[str, Any] | None = None,
     ) -> None:
         kind, options = optimizer
         self.net = engine_network(specs, input_shape, runs)
@@ -119,6 +132,7 @@ class Lockstep:
             optimizer=getattr(kl, kind)(**options),
             rules=[
                 *([getattr(kl, replacing)(**rule)] if replacing else []),
+                *([] if rewire is None else [kl.Rewire(**rewire)]),
                 *(kl.Goal(**goal) for goal in goals),
             ],
         )
@@ -133,7 +147,12 @@ class Lockstep:
             own_optimizer = getattr(optimizers, kind)(**option_of_run(options, run))
             own_rule = self.rules[run] if self.rules else None
             own_goals = [Goal(**option_of_run(goal, run)) for goal in goals]
-            self.references.append(Learner(network, LOSSES[loss], own_optimizer, own_rule, own_goals))
+            own_wires = None
+            if rewire is not None:
+                own_wires = Rewire(self.draws[run].wires, **option_of_run(rewire, run))
+            self.references.append(
+                Learner(network, LOSSES[loss], own_optimizer, own_rule, own_goals, own_wires)
+            )
 
     def step(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[list[list[Integers]], list[list[Integers]]]:
         """The engine's and the references' replaced units, [run][group], sorted; x and y are [R, B, ...]."""

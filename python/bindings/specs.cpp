@@ -331,8 +331,21 @@ const char* recruitment_doc = R"(Replacement in the fringe alone: units that mat
 Of each hidden layer, from the last to the first: a unit's contribution is the running variance of its activity times the
 sum of its squared outgoing weights, to successors of the backbone only; s is its share of the layer's, u <- d u + (1 - d) s
 with d `utility_decay`, and its reputation r = u where that is more, else r <- q r + (1 - q) u with q `reputation_decay`:
-earned fast, lost slowly. It is of the backbone where r times the layer's number of units is at least `threshold`. Of the others,
-a share is replaced as continual backprop does, lowest reputation first. `utility` of units is r. Each number may be an array [R].)";
+earned fast, lost slowly. It is of the backbone where r times the layer's number of living units is at least `threshold`. Of the
+others, a share is replaced as continual backprop does, lowest reputation first. `utility` of units is r.
+
+With a `growth_period` layers with room (`Linear(64, living=8)`) grow: every so many updates a unit is added, where fewer than
+`candidates` units are of the fringe, the running loss (of `utility_decay`; of streaming agents the squared temporal-difference
+error) is above `tolerated_error` and has not fallen by a share of `progress` since the last look, and a unit of the layer
+before lives, if there is one. Each number may be an array [R].)";
+
+const char* rewire_doc =
+    R"(Units choose their wires: of layers made with them (`Linear(64, wires=8)`), whose units each listen to so many inputs.
+
+At each step a share of a unit's wires older than `maturity` is dropped, those of the smallest weights first, and as many
+inputs that it did not listen to are tried, chosen at random, with weights that begin at zero. Fractions are carried over.
+Inputs should be of a like size, as a weight's size stands for its use. A unit that is replaced has all its wires drawn anew.
+Each number may be an array [R].)";
 
 const char* redo_doc = R"(Replacement of dormant units (ReDo; Sokar et al. 2023).
 
@@ -403,6 +416,7 @@ void bind_specs(py::module_& m) {
   m.attr("rules") = py::make_tuple(
       bind<ContinualBackprop>(m, "ContinualBackprop", continual_backprop_doc),
       bind<Recruitment>(m, "Recruitment", recruitment_doc),
+      bind<Rewire>(m, "Rewire", rewire_doc),
       bind<ReDo>(m, "ReDo", redo_doc),
       bind<SNR>(m, "SNR", snr_doc),
       bind<Goal>(m, "Goal", goal_doc),

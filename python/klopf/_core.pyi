@@ -50,6 +50,7 @@ __all__: list[str] = [
     "ReDo",
     "ReLU",
     "Recruitment",
+    "Rewire",
     "ShrinkAndPerturb",
     "Sigmoid",
     "Step",
@@ -335,10 +336,13 @@ class Conv2d:
         kernel: height and width of a filter
         stride: distance between neighbouring patches
         padding: zeros added on each side
+        living: how many of its filters live at birth, where others may be added and filters removed; None: all, always
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
-    def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None: ...
+    def __init__(
+        self, channels: int, kernel: int, stride: int = 1, padding: int = 0, living: int | None = None
+    ) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
         """
@@ -353,6 +357,11 @@ class Conv2d:
     def kernel(self) -> int:
         """
         height and width of a filter
+        """
+    @property
+    def living(self) -> int | None:
+        """
+        how many of its filters live at birth, where others may be added and filters removed; None: all, always
         """
     @property
     def padding(self) -> int:
@@ -372,10 +381,14 @@ class Linear:
     Args:
         outputs: number of units
         fan_in: inputs that the initial distribution counts; 0: those there are
+        living: how many of its units live at birth, where others may be added and units removed; None: all, always
+        wires: inputs that each of its units listens to, drawn at random, which klopf.Rewire changes; None: all
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
-    def __init__(self, outputs: int, fan_in: int = 0) -> None: ...
+    def __init__(
+        self, outputs: int, fan_in: int = 0, living: int | None = None, wires: int | None = None
+    ) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
         """
@@ -387,9 +400,19 @@ class Linear:
         inputs that the initial distribution counts; 0: those there are
         """
     @property
+    def living(self) -> int | None:
+        """
+        how many of its units live at birth, where others may be added and units removed; None: all, always
+        """
+    @property
     def outputs(self) -> int:
         """
         number of units
+        """
+    @property
+    def wires(self) -> int | None:
+        """
+        inputs that each of its units listens to, drawn at random, which klopf.Rewire changes; None: all
         """
 
 class ClippedPolicy:
@@ -1393,6 +1416,49 @@ class ReDo:
         tau: a unit is dormant whose mean |activity|, over the layer's mean, is at most this
         """
 
+class Rewire:
+    """
+    Units choose their wires: of layers made with them (`Linear(64, wires=8)`), whose units each listen to so many inputs.
+
+    At each step a share of a unit's wires older than `maturity` is dropped, those of the smallest weights first, and as many
+    inputs that it did not listen to are tried, chosen at random, with weights that begin at zero. Fractions are carried over.
+    Inputs should be of a like size, as a weight's size stands for its use. A unit that is replaced has all its wires drawn anew.
+    Each number may be an array [R].
+
+    Args:
+        replacement_rate: share of a unit's mature wires dropped at each step, in [0, 1]
+        maturity: updates for which a new wire is left alone
+        reset_optimizer_state: zero what the optimizer keeps for the weights that begin anew
+    """
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        replacement_rate: _PerRun = 0.0001,
+        maturity: _PerRun = 1000.0,
+        reset_optimizer_state: bool = True,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def fields(self) -> dict[str, typing.Any]:
+        """
+        The options by name, as plain values.
+        """
+    @property
+    def maturity(self) -> float | list[float]:
+        """
+        updates for which a new wire is left alone
+        """
+    @property
+    def replacement_rate(self) -> float | list[float]:
+        """
+        share of a unit's mature wires dropped at each step, in [0, 1]
+        """
+    @property
+    def reset_optimizer_state(self) -> bool:
+        """
+        zero what the optimizer keeps for the weights that begin anew
+        """
+
 class Recruitment:
     """
     Replacement in the fringe alone: units that matter are a backbone, which is left in peace.
@@ -1400,8 +1466,13 @@ class Recruitment:
     Of each hidden layer, from the last to the first: a unit's contribution is the running variance of its activity times the
     sum of its squared outgoing weights, to successors of the backbone only; s is its share of the layer's, u <- d u + (1 - d) s
     with d `utility_decay`, and its reputation r = u where that is more, else r <- q r + (1 - q) u with q `reputation_decay`:
-    earned fast, lost slowly. It is of the backbone where r times the layer's number of units is at least `threshold`. Of the others,
-    a share is replaced as continual backprop does, lowest reputation first. `utility` of units is r. Each number may be an array [R].
+    earned fast, lost slowly. It is of the backbone where r times the layer's number of living units is at least `threshold`. Of the
+    others, a share is replaced as continual backprop does, lowest reputation first. `utility` of units is r.
+
+    With a `growth_period` layers with room (`Linear(64, living=8)`) grow: every so many updates a unit is added, where fewer than
+    `candidates` units are of the fringe, the running loss (of `utility_decay`; of streaming agents the squared temporal-difference
+    error) is above `tolerated_error` and has not fallen by a share of `progress` since the last look, and a unit of the layer
+    before lives, if there is one. Each number may be an array [R].
 
     Args:
         replacement_rate: share of a layer's mature fringe units replaced at each step, in [0, 1]
@@ -1409,6 +1480,10 @@ class Recruitment:
         threshold: reputation from which a unit is of the backbone, where all of a layer together are as many as there are
         utility_decay: of the running mean and variance of activity, and of the running share, in [0, 1)
         reputation_decay: of reputation that is above the running share, in [0, 1)
+        growth_period: updates from one look at the error, which may add a unit to a layer with room, to the next; 0: none
+        candidates: units that the fringe should have: one is added only where it has fewer; None: 1
+        tolerated_error: running loss up to which no unit is added; None: 0
+        progress: share by which the running loss must have fallen since the last look, else a unit is added; None: 0.05
         transfer_mean_to_bias: add a removed unit's mean contribution to the next layer's biases
         reset_optimizer_state: zero what the optimizer keeps for the weights that begin anew
         init: distribution of new incoming weights: an initialiser's name; None: the network's
@@ -1422,6 +1497,10 @@ class Recruitment:
         threshold: _PerRun = 0.1,
         utility_decay: _PerRun = 0.999,
         reputation_decay: _PerRun = 0.99999,
+        growth_period: _PerRun = 0.0,
+        candidates: _PerRun | None = None,
+        tolerated_error: _PerRun | None = None,
+        progress: _PerRun | None = None,
         transfer_mean_to_bias: bool = False,
         reset_optimizer_state: bool = True,
         init: str | None = None,
@@ -1432,6 +1511,16 @@ class Recruitment:
         The options by name, as plain values.
         """
     @property
+    def candidates(self) -> float | list[float] | None:
+        """
+        units that the fringe should have: one is added only where it has fewer; None: 1
+        """
+    @property
+    def growth_period(self) -> float | list[float]:
+        """
+        updates from one look at the error, which may add a unit to a layer with room, to the next; 0: none
+        """
+    @property
     def init(self) -> str | None:
         """
         distribution of new incoming weights: an initialiser's name; None: the network's
@@ -1440,6 +1529,11 @@ class Recruitment:
     def maturity(self) -> float | list[float]:
         """
         updates for which a new unit is left alone
+        """
+    @property
+    def progress(self) -> float | list[float] | None:
+        """
+        share by which the running loss must have fallen since the last look, else a unit is added; None: 0.05
         """
     @property
     def replacement_rate(self) -> float | list[float]:
@@ -1460,6 +1554,11 @@ class Recruitment:
     def threshold(self) -> float | list[float]:
         """
         reputation from which a unit is of the backbone, where all of a layer together are as many as there are
+        """
+    @property
+    def tolerated_error(self) -> float | list[float] | None:
+        """
+        running loss up to which no unit is added; None: 0
         """
     @property
     def transfer_mean_to_bias(self) -> bool:
@@ -1830,17 +1929,23 @@ class Learner:
         | SwiftTD
         | HostOptimizer,
         rules: collections.abc.Sequence[
-            ContinualBackprop | Recruitment | ReDo | SNR | Goal | ShrinkAndPerturb | HostRule
+            ContinualBackprop | Recruitment | ReDo | SNR | Rewire | Goal | ShrinkAndPerturb | HostRule
         ] = [],
         max_gradient_norm: numpy.typing.ArrayLike | None = None,
         events: typing.SupportsIndex = 0,
     ) -> None: ...
     def _activities(self, group: typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]: ...
+    def _add_units(
+        self, group: typing.SupportsIndex, units: typing.Annotated[numpy.typing.ArrayLike, numpy.bool]
+    ) -> None: ...
     def _errors(self, group: typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]: ...
     def _events(self) -> dict[str, numpy.typing.NDArray[typing.Any]]: ...
     def _events_counted(self) -> numpy.typing.NDArray[numpy.int64]: ...
     def _gradients(self) -> dict[str, numpy.typing.NDArray[typing.Any]]: ...
     def _on_pause(self, turn: collections.abc.Callable[[int], None]) -> None: ...
+    def _remove_units(
+        self, group: typing.SupportsIndex, units: typing.Annotated[numpy.typing.ArrayLike, numpy.bool]
+    ) -> None: ...
     def _replace(
         self, group: typing.SupportsIndex, units: typing.Annotated[numpy.typing.ArrayLike, numpy.bool]
     ) -> None: ...
@@ -2028,7 +2133,7 @@ class PPO:
         | SwiftTD
         | HostOptimizer,
         rules: collections.abc.Sequence[
-            ContinualBackprop | Recruitment | ReDo | SNR | Goal | ShrinkAndPerturb | HostRule
+            ContinualBackprop | Recruitment | ReDo | SNR | Rewire | Goal | ShrinkAndPerturb | HostRule
         ] = [],
         steps: typing.SupportsIndex = 2048,
         epochs: typing.SupportsIndex = 10,
@@ -2188,7 +2293,7 @@ class StreamAgent:
         | SwiftTD
         | HostOptimizer,
         rules: collections.abc.Sequence[
-            ContinualBackprop | Recruitment | ReDo | SNR | Goal | ShrinkAndPerturb | HostRule
+            ContinualBackprop | Recruitment | ReDo | SNR | Rewire | Goal | ShrinkAndPerturb | HostRule
         ],
         discount: numpy.typing.ArrayLike,
         trace_decay: numpy.typing.ArrayLike,
@@ -2413,8 +2518,14 @@ optimizers: tuple[
     type[SwiftTD],
 ] = (SGD, Adam, AdamW, UPGD, IDBD, Autostep, ObGD, AdaptiveObGD, MetaOptimize, Intentional, SwiftTD)
 rules: tuple[
-    type[ContinualBackprop], type[Recruitment], type[ReDo], type[SNR], type[Goal], type[ShrinkAndPerturb]
-] = (ContinualBackprop, Recruitment, ReDo, SNR, Goal, ShrinkAndPerturb)
+    type[ContinualBackprop],
+    type[Recruitment],
+    type[Rewire],
+    type[ReDo],
+    type[SNR],
+    type[Goal],
+    type[ShrinkAndPerturb],
+] = (ContinualBackprop, Recruitment, Rewire, ReDo, SNR, Goal, ShrinkAndPerturb)
 utilities: tuple[str, ...] = (
     "contribution",
     "zero_contribution",

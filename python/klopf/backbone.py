@@ -192,6 +192,10 @@ class Observed:
         size = np.abs(self._outputs.high)  # type: ignore[arg-type]
         return np.where(found == 0, np.where(size > 0, size, 1.0), found)
 
+    def living(self) -> list[Mask]:
+        """Which units of each group live [R, U]."""
+        return living_of(self._state, [stage.place for stage in self._stages[:-1]])
+
     def strengths(self) -> list[FloatArray]:
         """Of the units of each group [R, U]; NaN in runs that are not finite."""
         groups = len(self._units)
@@ -303,8 +307,16 @@ def masks(strengths: Sequence[FloatArray], tolerance: float) -> list[Mask]:
     return [~(each <= tolerance) for each in strengths]
 
 
-def share(strengths: Sequence[FloatArray], tolerance: float) -> FloatArray:
-    """Share [R] of all hidden units that are in the backbone; NaN in runs that are not finite."""
+def share(strengths: Sequence[FloatArray], tolerance: float, living: Sequence[Mask]) -> FloatArray:
+    """Share [R] of all living hidden units that are in the backbone; NaN in runs that are not finite, or
+    where no unit lives."""
     every = np.concatenate(strengths, axis=1)
-    found = (every > tolerance).mean(axis=1)
+    with np.errstate(invalid="ignore"):
+        found = (every > tolerance).sum(axis=1) / np.concatenate(living, axis=1).sum(axis=1)
     return np.where(np.isnan(every).any(axis=1), np.nan, found)
+
+
+def living_of(state: Mapping[str, Array], places: Sequence[int]) -> list[Mask]:
+    """Which units of layers live [R, U], by a network's state dict."""
+    vacant = [state.get(f"{place}.vacant", np.zeros_like(state[f"{place}.bias"])) for place in places]
+    return [each == 0 for each in vacant]

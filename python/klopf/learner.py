@@ -84,7 +84,8 @@ class Learner(_core.Learner):
 
     def _parameters(self) -> dict[str, NDArray[Any]]:
         """The weights, without what runs along."""
-        return {name: w for name, w in self.net.state_dict().items() if ".running_" not in name}
+        learned = ("weight", "bias", "log_std")
+        return {name: w for name, w in self.net.state_dict().items() if name.rpartition(".")[2] in learned}
 
     def _turn(self, index: int) -> None:
         """What the rule of this number does in a step."""
@@ -135,8 +136,8 @@ class Learner(_core.Learner):
         }
 
     def add_units(self, units: int | NDArray[np.bool_], group: int = 0) -> NDArray[np.bool_]:
-        """Units begin to live where none did: incoming weights drawn anew, outgoing ones zero, so that what the
-        network computes stays the same; what optimizer and rules keep of them begins too.
+        """Units begin to live where none did: incoming weights drawn anew, outgoing ones zero, so that the
+        network computes what it did; what optimizer and rules keep of them begins too.
 
         Args:
             units: which [R, U] or [U]; or how many in each run, the first places where there is room

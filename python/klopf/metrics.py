@@ -22,6 +22,7 @@ from klopf.backbone import Observed, extent
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 SIGNED_LEVEL = 1e-2  # a unit of signed activity is active where |y| exceeds this
 BACKBONE_TOLERANCE = 1e-2  # of `backbone_share` among all metrics
@@ -41,7 +42,7 @@ def dormant_rate(
     """
     signs = _per_group(signed, activities)
     counts = [_counts(extent(activity), sign)[0] for activity, sign in zip(activities, signs, strict=True)]
-    return _dormant_share(counts, activities[0].shape[1], threshold)
+    return _dormant_share(counts, activities[0].shape[1], threshold, _everybody(counts))
 
 
 def dead_units(activities: Sequence[Array]) -> FloatArray:
@@ -50,7 +51,8 @@ def dead_units(activities: Sequence[Array]) -> FloatArray:
     `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W].
     """
     _per_group(False, activities)
-    return _dead_share([_counts(extent(activity), False)[1] for activity in activities])
+    counts = [_counts(extent(activity), False)[1] for activity in activities]
+    return _dead_share(counts, _everybody(counts))
 
 
 def redo_dormant(activities: Sequence[Array], threshold: float = 0.1) -> FloatArray:
@@ -61,7 +63,8 @@ def redo_dormant(activities: Sequence[Array], threshold: float = 0.1) -> FloatAr
     whole all units count.
     """
     _per_group(False, activities)
-    return _redo_share([_magnitudes(activity) for activity in activities], threshold)
+    magnitudes = [_magnitudes(activity) for activity in activities]
+    return _redo_share(magnitudes, threshold, _everybody(magnitudes))
 
 
 def _magnitudes(activity: Array) -> FloatArray:
@@ -71,9 +74,17 @@ def _magnitudes(activity: Array) -> FloatArray:
     return np.where(np.isfinite(mean).all(axis=1, keepdims=True), mean, np.nan)
 
 
-def _redo_share(magnitudes: Sequence[FloatArray], threshold: float) -> FloatArray:
-    chosen = [each * each.shape[1] <= threshold * each.sum(axis=1, keepdims=True) for each in magnitudes]
-    return _share(np.concatenate(chosen, axis=1), np.concatenate(magnitudes, axis=1))
+def _redo_share(magnitudes: Sequence[FloatArray], threshold: float, living: Sequence[Mask]) -> FloatArray:
+    chosen = [
+        each * there.sum(axis=1, keepdims=True) <= threshold * each.sum(axis=1, keepdims=True)
+        for each, there in zip(magnitudes, living, strict=True)
+    ]
+    return _share(np.concatenate(chosen, axis=1), np.concatenate(magnitudes, axis=1), living)
+
+
+def _everybody(of_units: Sequence[Array]) -> list[Mask]:
+    """That every unit lives [R, U]."""
+    return [np.ones(each.shape[:2], np.bool_) for each in of_units]
 
 
 def _per_group(signed: bool | Sequence[bool], activities: Sequence[Array]) -> list[bool]:
@@ -111,20 +122,24 @@ def _counts(extents: tuple[Array, Array], signed: bool) -> tuple[FloatArray, Flo
     return counts
 
 
-def _dormant_share(counts: Sequence[FloatArray], inputs: int, threshold: float) -> FloatArray:
+def _dormant_share(
+    counts: Sequence[FloatArray], inputs: int, threshold: float, living: Sequence[Mask]
+) -> FloatArray:
     """The dormant rate [R] from the number of inputs [R, U] on which each unit of each group is active."""
     every = np.concatenate(counts, axis=1) / inputs
-    return _share(every <= threshold, every)
+    return _share(every <= threshold, every, living)
 
 
-def _dead_share(counts: Sequence[FloatArray]) -> FloatArray:
+def _dead_share(counts: Sequence[FloatArray], living: Sequence[Mask]) -> FloatArray:
     """The dead share [R] from the number of inputs [R, U] on which each unit of each group is not zero."""
     every = np.concatenate(counts, axis=1)
-    return _share(every == 0, every)
+    return _share(every == 0, every, living)
 
 
-def _share(chosen: NDArray[np.bool_], counts: FloatArray) -> FloatArray:
-    share = chosen.sum(axis=1) / chosen.shape[1]
+def _share(chosen: Mask, counts: FloatArray, living: Sequence[Mask]) -> FloatArray:
+    there = np.concatenate(living, axis=1)
+    with np.errstate(invalid="ignore"):  # of nobody
+        share = (chosen & there).sum(axis=1) / there.sum(axis=1)
     return np.where(np.isnan(counts).any(axis=1), np.nan, share)
 
 
@@ -191,21 +206,40 @@ def _of_singular_values(features: Array, *measures: Callable[[FloatArray], float
 
 def weight_magnitude(state_dict: Mapping[str, Array]) -> FloatArray:
     """Mean |w| [R] over all connection weights of all layers together (biases and normalisation scales left
-    out).
+    out, and those that are not there: of units that do not live, and of wires that units do not have).
 
     `state_dict` is that of a network: "0.weight" [R, O, I, ...], "0.bias" [R, O], ...
     """
     weights = _connection_weights(state_dict)
     sums = sum(_absolute_sums(weight) for weight in weights.values())
-    return np.asarray(sums / sum(weight[0].size for weight in weights.values()))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / sum(_existing(state_dict, weights).values()))
 
 
 def layer_weight_magnitude(state_dict: Mapping[str, Array]) -> dict[str, FloatArray]:
     """Mean |w| [R] of each layer's connection weights, by the name they have in `state_dict`."""
-    return {
-        name: _absolute_sums(weight) / weight[0].size
-        for name, weight in _connection_weights(state_dict).items()
-    }
+    weights = _connection_weights(state_dict)
+    counts = _existing(state_dict, weights)
+    with np.errstate(invalid="ignore"):
+        return {name: _absolute_sums(weight) / counts[name] for name, weight in weights.items()}
+
+
+def _existing(state_dict: Mapping[str, Array], weights: Mapping[str, Array]) -> dict[str, FloatArray]:
+    """How many of each layer's weights there are [R]."""
+    if not any(name.endswith((".vacant", ".wires")) for name in state_dict):
+        return {name: np.full(len(w), w[0].size, np.float64) for name, w in weights.items()}
+    places = [int(name.partition(".")[0]) for name in weights]
+    found, before = {}, None
+    for place, (name, w) in zip(places, weights.items(), strict=True):
+        there = state_dict.get(f"{place}.wires", np.ones_like(w)) != 0
+        (living,) = backbone.living_of(state_dict, [place])
+        by_unit = there.reshape(*w.shape[:2], before.shape[1] if before is not None else 1, -1)
+        by_unit = by_unit & living[:, :, None, None]
+        if before is not None:
+            by_unit &= before[:, None, :, None]
+        found[name] = by_unit.sum(axis=(1, 2, 3)).astype(np.float64)
+        before = living
+    return found
 
 
 def _connection_weights(state_dict: Mapping[str, Array]) -> dict[str, Array]:
@@ -245,16 +279,17 @@ def backbone_share(
     `probe`, `scale` and `offset` as in `measure`, `tolerance` as in `Network.backbone`.
     """
     backbone.checked_tolerance(tolerance, "metrics")
-    strengths = backbone.observe(net, probe, scale, offset, "metrics").strengths()
-    return backbone.share(strengths, tolerance) if strengths else np.full(net.runs, np.nan)
+    observed = backbone.observe(net, probe, scale, offset, "metrics")
+    strengths = observed.strengths()
+    return backbone.share(strengths, tolerance, observed.living()) if strengths else np.full(net.runs, np.nan)
 
 
 def measure(net: Measurable, probe: Array, scale: Any = None, offset: Any = None) -> dict[str, FloatArray]:
     """Every metric of this module, [R] each, on the probe inputs; the network is left as it was.
 
     `probe` is [B, ...] (the same for all runs) or [R, B, ...], as in `Network.activities`; `scale` and
-    `offset` standardise uint8 images. Ranks are those of the last hidden layer; without hidden units all but
-    the weights' magnitude are NaN.
+    `offset` standardise uint8 images. Ranks are those of the last hidden layer, shares are of units that
+    live; without hidden units all but the weights' magnitude are NaN.
     """
     axis = backbone.inputs_of(net, probe, "metrics")
     counts: list[list[tuple[FloatArray, FloatArray]]] = []  # by chunk and group
@@ -275,12 +310,14 @@ def measure(net: Measurable, probe: Array, scale: Any = None, offset: Any = None
     result = {name: np.full(net.runs, np.nan) for name in of_units}
     if last:
         totals = [np.sum(group, axis=0) for group in zip(*counts, strict=True)]  # [2, R, U] of each group
-        result["dormant_rate"] = _dormant_share([total[0] for total in totals], probe.shape[axis], 0.01)
+        active, nonzero = ([total[k] for total in totals] for k in (0, 1))
+        living = observed.living()
+        result["dormant_rate"] = _dormant_share(active, probe.shape[axis], 0.01, living)
         result["redo_dormant"] = _redo_share(
-            [np.sum(group, axis=0) for group in zip(*sizes, strict=True)], 0.1
+            [np.sum(group, axis=0) for group in zip(*sizes, strict=True)], 0.1, living
         )
-        result["dead_units"] = _dead_share([total[1] for total in totals])
-        result["backbone_share"] = backbone.share(observed.strengths(), BACKBONE_TOLERANCE)
+        result["dead_units"] = _dead_share(nonzero, living)
+        result["backbone_share"] = backbone.share(observed.strengths(), BACKBONE_TOLERANCE, living)
         ranks = _of_singular_values(np.concatenate(last, axis=1), *_RANKS.values())
         result.update(zip(_RANKS, ranks, strict=True))
     result["weight_magnitude"] = weight_magnitude(net.state_dict())

@@ -100,11 +100,16 @@ class UnitGroup:
     @property
     def living(self) -> NDArray[np.bool_]:
         """Which units live [R, U]; all, unless the layer was made with `living`."""
-        state = self._network._unit_state(self._index)
-        if "vacant" not in state:
+        vacant = self._network.state_dict().get(f"{self.layer}.vacant")
+        if vacant is None:
             return np.ones((self._network.runs, self.size), np.bool_)
-        living: NDArray[np.bool_] = state["vacant"] == 0
-        return living
+        return np.asarray(vacant == 0)
+
+    @property
+    def wires(self) -> NDArray[np.bool_]:
+        """Which inputs units listen to [R, U, inputs]; all, unless the layer was made with `wires`."""
+        state = self._network.state_dict()
+        return np.asarray(state.get(f"{self.layer}.wires", np.ones_like(state[self._weights[0]])) != 0)
 
     def __repr__(self) -> str:
         return f"UnitGroup(layer={self.layer}, size={self.size})"

@@ -146,7 +146,10 @@ class _Run:
         for index, mask in enumerate(kept):
             stage, successor = self.stages[index], self.stages[index + 1].place
             name = "channels" if type(stage.layer).__name__ == "Conv2d" else "outputs"
-            layers[stage.place] = type(stage.layer)(**{**stage.layer.fields(), name: int(mask.sum())})
+            fields = {**stage.layer.fields(), name: int(mask.sum())}
+            if fields["living"] is not None:
+                fields["living"] = fields[name]
+            layers[stage.place] = type(stage.layer)(**fields)
             for own in (stage.place, *(place for place, _ in stage.followers)):
                 for key in state:
                     if key.partition(".")[0] == str(own):
@@ -161,6 +164,13 @@ class _Run:
             state[f"{successor}.weight"] = by_unit[:, :, mask].reshape(
                 *weight.shape[:2], *((-1,) if weight.ndim == 3 else (int(mask.sum()), *weight.shape[3:]))
             )
+            wires = state.get(f"{successor}.wires")
+            if wires is not None:
+                wires = wires.reshape(by_unit.shape)[:, :, mask].reshape(*wires.shape[:2], -1)
+                state[f"{successor}.wires"] = wires
+                fields = layers[successor].fields()
+                fields["wires"] = min(fields["wires"], wires.shape[2])
+                layers[successor] = type(layers[successor])(**fields)
         made = Network(
             layers,
             self.net.input_shape,

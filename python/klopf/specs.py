@@ -12,7 +12,13 @@ from klopf import _core
 from klopf.network import Network
 
 Rule = (
-    _core.ContinualBackprop | _core.Recruitment | _core.ReDo | _core.SNR | _core.Goal | _core.ShrinkAndPerturb
+    _core.ContinualBackprop
+    | _core.Recruitment
+    | _core.ReDo
+    | _core.SNR
+    | _core.Rewire
+    | _core.Goal
+    | _core.ShrinkAndPerturb
 )
 Optimizer = (
     _core.SGD

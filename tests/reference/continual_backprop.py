@@ -12,7 +12,7 @@ import numpy as np
 from .arrays import Array, Integers, Mask
 from .layers import Layer
 from .optimizers import Optimizer
-from .units import UnitGroup, bias_corrected
+from .units import UnitGroup, bias_corrected, fed_inputs
 from .utilities import MEASURES, NOT_AVERAGED
 
 
@@ -21,6 +21,9 @@ class Chance(Protocol):
 
     def new_incoming(self, group: int, units: Integers) -> Array:
         """Incoming weights [n, ...] for these n units of a group."""
+
+    def new_wires(self, group: int, units: Integers) -> Array:
+        """Which inputs these n units listen to [n, I], where that is not all."""
 
     def utility(self, group: int) -> Array:
         """The utilities [U] of the measure "random"."""
@@ -76,8 +79,9 @@ class ContinualBackprop:
 
     def choose(self, index: int, group: UnitGroup, utility: Array) -> Integers:
         """The units that go now."""
-        eligible = group.age > self.settings.maturity
-        due, group.carry = replacements_due(self.settings, eligible, group.carry, self.chance.coin(index))
+        eligible = (group.age > self.settings.maturity) & group.living
+        coin, everybody = self.chance.coin(index), int(group.living.sum())
+        due, group.carry = replacements_due(self.settings, eligible, everybody, group.carry, coin)
         return select(utility, eligible, due)
 
     def replace(
@@ -90,10 +94,13 @@ class ContinualBackprop:
         fed = fed_inputs(group, units, layers)
         incoming["weight"][units] = self.chance.new_incoming(index, units)
         incoming["bias"][units] = 0.0
+        if "wires" in layers[group.first].buffers:
+            layers[group.first].buffers["wires"][units] = self.chance.new_wires(index, units)
         outgoing["weight"][:, fed] = 0.0
         between = range(group.first + 1, group.next)
         begun = {at: layers[at].begin(units, group.size) for at in between}
         group.forget(units)
+        group.living[units] = True
         if self.settings.reset_optimizer_state:
             optimizer.reset(f"{group.first}.weight", units)
             optimizer.reset(f"{group.first}.bias", units)
@@ -104,7 +111,9 @@ class ContinualBackprop:
                     optimizer.reset(f"{at}.{name}", np.unravel_index(numbers, shape))
 
 
-def replacements_due(settings: Settings, eligible: Mask, carry: float, coin: float) -> tuple[int, float]:
+def replacements_due(
+    settings: Settings, eligible: Mask, everybody: int, carry: float, coin: float
+) -> tuple[int, float]:
     """(how many units go now, the carry that is left).
 
     accumulate: the carry grows by rate * units; its integer part goes, if eligible; the rest stays.
@@ -113,7 +122,7 @@ def replacements_due(settings: Settings, eligible: Mask, carry: float, coin: flo
     mature = int(eligible.sum())
     if mature == 0:
         return 0, carry
-    due = settings.replacement_rate * (mature if settings.count_from == "eligible" else len(eligible))
+    due = settings.replacement_rate * (mature if settings.count_from == "eligible" else everybody)
     if settings.count_mode == "bernoulli":
         count = int(coin < due) if due < 1.0 else floor(due)
         return min(count, mature), carry
@@ -128,13 +137,6 @@ def select(utility: Array, eligible: Mask, count: int) -> Integers:
     order = np.argsort(utility[candidates], kind="stable")  # NumPy sorts NaN last
     chosen: Integers = candidates[order[:count]]
     return chosen
-
-
-def fed_inputs(group: UnitGroup, units: Integers, layers: list[Layer]) -> Integers:
-    """Indices on the input axis of the next layer's weight that read these units."""
-    positions = layers[group.next].weights["weight"].shape[1] // group.size
-    fed: Integers = units[:, None] * positions + np.arange(positions)
-    return fed.ravel()
 
 
 def transfer_mean(group: UnitGroup, units: Integers, layers: list[Layer], decay: float) -> None:

@@ -37,8 +37,9 @@ class Goal:
             if self.layers is not None and i not in self.layers:
                 continue
             known = self.known.setdefault(i, UnitGroup(group.first, group.next, group.shape))
-            follows = np.ones(group.size, bool)
-            follows[replaced[i]] = False
+            begins = ~group.living
+            begins[replaced[i]] = True
+            follows = ~begins
             if self.units == "fringe":
                 assert backbone is not None
                 follows &= ~backbone[i]
@@ -51,10 +52,10 @@ class Goal:
                 else:
                     heard = None if backbone is None or i + 1 == len(groups) else backbone[i + 1]
                     self.correlate(i, known, layers, activities[i], follows, heard)
-            known.forget(replaced[i])
+            known.forget(np.flatnonzero(begins))
             for kept in (self.rate, self.correlation):
                 if i in kept:
-                    kept[i][replaced[i]] = 0.0
+                    kept[i][begins] = 0.0
 
     def be_active(
         self, index: int, known: UnitGroup, layers: list[Layer], activity: Array, follows: Mask

@@ -43,7 +43,9 @@ class Linear(Layer):
 
     parametric = True
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(
+        self, outputs: int, fan_in: int = 0, living: int | None = None, wires: int | None = None
+    ) -> None:
         super().__init__()
         self.outputs = outputs
 
@@ -54,7 +56,8 @@ class Linear(Layer):
 
     def backward(self, grad_y: Array) -> Array:
         self.grad_y = grad_y
-        self.gradients = {"weight": grad_y.T @ self.x, "bias": grad_y.sum(axis=0)}
+        wires = self.buffers.get("wires", 1.0)  # [O, I], zero where there is none
+        self.gradients = {"weight": grad_y.T @ self.x * wires, "bias": grad_y.sum(axis=0)}
         return grad_y @ self.weights["weight"]
 
 
@@ -63,7 +66,9 @@ class Conv2d(Layer):
 
     parametric = True
 
-    def __init__(self, filters: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+    def __init__(
+        self, filters: int, kernel: int, stride: int = 1, padding: int = 0, living: int | None = None
+    ) -> None:
         super().__init__()
         self.filters, self.kernel, self.stride, self.padding = filters, kernel, stride, padding
 

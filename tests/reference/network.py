@@ -13,6 +13,7 @@ from .losses import Loss
 from .optimizers import Optimizer
 from .recruitment import Recruitment
 from .units import UnitGroup, find_units
+from .wires import Rewire
 
 
 class Network:
@@ -24,13 +25,16 @@ class Network:
         self.layers = layers
         self.load_state_dict(weights)
         self.units: list[UnitGroup] = find_units(layers, input_shape)
+        for group in self.units:
+            if f"{group.first}.vacant" in weights:
+                group.living = weights[f"{group.first}.vacant"] == 0
 
     def load_state_dict(self, weights: dict[str, NDArray[Any]]) -> None:
         """Copies every parameter in, as float64."""
         for name, value in weights.items():
             index, kind = name.split(".")
             layer = self.layers[int(index)]
-            arrays = layer.buffers if kind.startswith("running") else layer.weights
+            arrays = layer.weights if kind in ("weight", "bias") else layer.buffers
             arrays[kind] = np.array(value, np.float64)
 
     def parameters(self) -> dict[str, Array]:
@@ -84,13 +88,16 @@ class Learner:
         optimizer: Optimizer,
         rule: ContinualBackprop | None = None,
         goals: list[Goal] | None = None,
+        rewire: Rewire | None = None,
     ) -> None:
         self.network, self.loss, self.optimizer, self.rule = network, loss, optimizer, rule
-        self.goals = goals or []
+        self.goals, self.rewire = goals or [], rewire
 
     def step(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[float, list[Integers]]:
         """One minibatch: (loss before the update, replaced units of every group)."""
         value, grad_y = self.loss(self.network.forward(x), y)
+        if isinstance(self.rule, Recruitment):
+            self.rule.loss = value
         self.network.backward(grad_y)
         return value, self.apply()
 
@@ -103,7 +110,14 @@ class Learner:
         replaced = [np.zeros(0, np.int64) for _ in net.units]
         if self.rule is not None:
             replaced = self.rule.apply(net.layers, net.units, net.activities, self.optimizer)
+        if self.rewire is not None:
+            self.dropped = self.rewire.apply(net.layers, net.units, replaced, self.optimizer)
         backbone = self.rule.backbone if isinstance(self.rule, Recruitment) else None
         for goal in self.goals:
             goal.apply(net.layers, net.units, net.activities, replaced, backbone)
+        for layer in net.layers:
+            if "wires" in layer.buffers:
+                layer.weights["weight"] *= layer.buffers["wires"]
+        for group in net.units:
+            group.vacate(net.layers)
         return replaced

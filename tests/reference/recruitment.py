@@ -20,6 +20,10 @@ class RecruitmentSettings(Settings):
     threshold: float = 0.1
     utility_decay: float = 0.999
     reputation_decay: float = 0.99999
+    growth_period: int = 0
+    candidates: int = 1
+    tolerated_error: float = 0.0
+    progress: float = 0.05
     utility: str = "reputation"
 
 
@@ -27,11 +31,13 @@ class Recruitment(ContinualBackprop):
     """Replaces mature units outside of the backbone, those of lowest reputation first."""
 
     settings: RecruitmentSettings
+    loss: float  # of the step
 
     def __init__(self, settings: RecruitmentSettings, chance: Chance) -> None:
         super().__init__(settings, chance)
         self.reputations: list[Array] = []
         self.backbone: list[Mask] = []
+        self.steps, self.running_error, self.last_error = 0, 0.0, 0.0
 
     def apply(
         self, layers: list[Layer], groups: list[UnitGroup], activities: list[Array], optimizer: Optimizer
@@ -46,6 +52,12 @@ class Recruitment(ContinualBackprop):
             heard = self.backbone[i]
         self.utilities = [reputation.copy() for reputation in self.reputations]
         chosen = [self.choose(i, group, self.reputations[i]) for i, group in enumerate(groups)]
+        if self.error_stays():
+            for i, group in enumerate(groups):
+                hears_somebody = i == 0 or groups[i - 1].living.any()
+                wanted = (group.living & ~self.backbone[i]).sum() < self.settings.candidates
+                if wanted and hears_somebody and not group.living.all():
+                    chosen[i] = np.append(chosen[i], np.flatnonzero(~group.living)[0])
         for i, group in enumerate(groups):
             if len(chosen[i]):
                 self.replace(i, group, chosen[i], layers, optimizer)
@@ -67,7 +79,19 @@ class Recruitment(ContinualBackprop):
             group.utility_trace[...] = eta * group.utility_trace + (1.0 - eta) * share
             lost = slow * reputation + (1.0 - slow) * group.utility_trace
             reputation[...] = np.where(group.utility_trace > reputation, group.utility_trace, lost)
-        self.backbone[index] = reputation * group.size >= self.settings.threshold
+        even = reputation * group.living.sum()
+        self.backbone[index] = group.living & (even >= self.settings.threshold)
+
+    def error_stays(self) -> bool:
+        """Whether the running loss is too high, and has not fallen enough since the last look."""
+        eta, period = self.settings.utility_decay, self.settings.growth_period
+        self.steps += 1
+        self.running_error = eta * self.running_error + (1.0 - eta) * self.loss
+        if period == 0 or self.steps % period > 0:
+            return False
+        error, last = self.running_error / (1.0 - eta**self.steps), self.last_error
+        self.last_error = error
+        return error > self.settings.tolerated_error and error >= (1.0 - self.settings.progress) * last
 
     def choose(self, index: int, group: UnitGroup, utility: Array) -> Integers:
         """The units that go now, none of the backbone."""

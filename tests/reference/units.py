@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .arrays import Array, Integers
+from .arrays import Array, Integers, Mask
 from .layers import Layer
 from .utilities import Observation
 
@@ -24,12 +24,14 @@ class UnitGroup:
     utility_trace: Array = field(init=False)  # [U] before bias correction
     activity_trace: Array = field(init=False)  # [U] before bias correction
     variance: Array = field(init=False)  # [U] of the activity, bias-corrected
+    living: Mask = field(init=False)  # [U]
     carry: float = 0.0  # replacements that are due, with their fraction
 
     def __post_init__(self) -> None:
         self.age, self.utility_trace, self.activity_trace, self.variance = (
             np.zeros(self.size) for _ in range(4)
         )
+        self.living = np.ones(self.size, bool)
 
     @property
     def size(self) -> int:
@@ -62,12 +64,27 @@ class UnitGroup:
         for statistic in (self.age, self.utility_trace, self.activity_trace, self.variance):
             statistic[units] = 0.0
 
+    def vacate(self, layers: list[Layer]) -> None:
+        """Nothing is where no unit lives."""
+        vacant = np.flatnonzero(~self.living)
+        for array in layers[self.first].weights.values():
+            array[vacant] = 0.0
+        layers[self.next].weights["weight"][:, fed_inputs(self, vacant, layers)] = 0.0
+        self.forget(vacant)
+
     def outgoing(self, layers: list[Layer]) -> Array:
         """Outgoing weights, to read: [K, U, Q] of a linear layer, [K * kernel^2, U, 1] of a convolution."""
         w = layers[self.next].weights["weight"]
         if w.ndim == 4:
             return np.moveaxis(w, 1, 3).reshape(-1, self.size)[:, :, None]
         return w.reshape(len(w), self.size, -1)
+
+
+def fed_inputs(group: UnitGroup, units: Integers, layers: list[Layer]) -> Integers:
+    """Indices on the input axis of the next layer's weight that read these units."""
+    positions = layers[group.next].weights["weight"].shape[1] // group.size
+    fed: Integers = units[:, None] * positions + np.arange(positions)
+    return fed.ravel()
 
 
 def bias_corrected(trace: Array, age: Array, decay: float) -> Array:

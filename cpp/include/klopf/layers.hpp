@@ -9,13 +9,14 @@ namespace klopf {
 
 struct Linear {
   int outputs = 0, fan_in = 0;
-  std::optional<int> living{};
+  std::optional<int> living{}, wires{};
   template <class F>
   static void fields(F&& f) {
     f.required("outputs", &Linear::outputs, "number of units");
     f("fan_in", &Linear::fan_in, "inputs that the initial distribution counts; 0: those there are");
     f.optional("living", &Linear::living,
                "how many of its units live at birth, where others may be added and units removed; None: all, always");
+    f.optional("wires", &Linear::wires, "inputs that each of its units listens to, drawn at random, which klopf.Rewire changes; None: all");
   }
 };
 

@@ -49,6 +49,7 @@ struct Slot {
   uint64_t offset;             // bytes from the start of a run's block
   bool like_weights = false;   // as long as all weights together, and read and written as one array for each parameter
   bool cleared_on_restart = false;
+  int64_t positions = 1, channels = 1;  // as of a Parameter, of an array for the weights of a layer
   int64_t count() const;
 };
 

@@ -29,6 +29,9 @@ struct Node {
   LinearShape linear{};
   int fan_in = 0;               // of its initial distribution
   std::optional<int> living{};  // units at birth, where that may change
+  std::optional<int> wires{};   // inputs of a unit, if not all
+  Ref<uint8_t> vacant{};        // which of the units do not live
+  Ref<float> wired{};           // which of the weights are there
   ConvShape conv{};
   PoolShape pool{};
   Activation activation{};
@@ -130,6 +133,8 @@ class Network {
   void reset(const std::string& to);  // all layers, and log sigma
   void restart();                     // a fresh draw, and statistics of units cleared
 
+  Program absent(const Units& group) const;  // makes zero what is not there
+
   // From now on keeps the weights as they began: as they are now, and as they are drawn, reset and replaced from here on.
   Ref<float> keep_initial();
   Ref<float> initial_weights() const { return initial_; }  // absent before
@@ -177,7 +182,7 @@ class Network {
   Ref<float> kept(Ref<float> weights) const;
   void put_log_std(double value);
   void begin_vacancies();
-  void clear_vacancies();
+  void clear_absent();
   int key(int layer) const { return options_.stream * most_layers + layer; }
   template <class F>
   void for_plays(F work);

@@ -69,6 +69,8 @@
   X(BoundSteps, bound_steps)          \
   X(BatchNormTrack, batch_norm_track) \
   X(DrawWeights, draw_weights)        \
+  X(DrawWires, draw_wires)            \
+  X(CutWires, cut_wires)              \
   X(UnitReputation, unit_reputation)  \
   X(UnitSelect, unit_select)          \
   X(UnitGrow, unit_grow)              \
@@ -79,6 +81,7 @@
   X(LogEvents, log_events)            \
   X(UnitReplace, unit_replace)        \
   X(UnitVacate, unit_vacate)          \
+  X(UnitRewire, unit_rewire)          \
   X(Advance, advance)
 
 #define KLOPF_OPERATIONS(X) KLOPF_HEAVY_OPERATIONS(X) KLOPF_LIGHT_OPERATIONS(X)

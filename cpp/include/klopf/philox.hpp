@@ -21,6 +21,9 @@ enum class Stream : uint32_t {
   exploration = 10,
   dropout = 11,
   gradient_noise = 12,
+  wires = 14,
+  new_wires = 15,
+  tried_wires = 16,
 };
 
 struct Random4 {

@@ -84,6 +84,17 @@ struct SNR {
   }
 };
 
+struct Rewire {
+  PerRun replacement_rate = 1e-4, maturity = 1000;
+  bool reset_optimizer_state = true;
+  template <class F>
+  static void fields(F&& f) {
+    f("replacement_rate", &Rewire::replacement_rate, "share of a unit's mature wires dropped at each step, in [0, 1]");
+    f("maturity", &Rewire::maturity, "updates for which a new wire is left alone");
+    f("reset_optimizer_state", &Rewire::reset_optimizer_state, "zero what the optimizer keeps for the weights that begin anew");
+  }
+};
+
 // A goal of units' own.
 struct Goal {
   std::string goal = "active";
@@ -124,6 +135,6 @@ struct HostRule {
   }
 };
 
-using Rule = std::variant<ContinualBackprop, Recruitment, ReDo, SNR, Goal, ShrinkAndPerturb, HostRule>;
+using Rule = std::variant<ContinualBackprop, Recruitment, ReDo, SNR, Rewire, Goal, ShrinkAndPerturb, HostRule>;
 
 }  // namespace klopf

@@ -30,6 +30,9 @@ class CpuBackend final : public Backend {
   void choose_action(const ChooseAction& op, const Play& play) override { cpu::choose_action(op, play); }
   void draw_weights(const DrawWeights& op, const Play& play) override { cpu::draw_weights(op, play); }
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
+  void draw_wires(const DrawWires& op, const Play& play) override { cpu::draw_wires(op, play); }
+  void cut_wires(const CutWires& op, const Play& play) override { cpu::cut_wires(op, play); }
+  void unit_rewire(const UnitRewire& op, const Play& play) override { cpu::unit_rewire(op, play); }
   void unit_grow(const UnitGrow& op, const Play& play) override { cpu::unit_grow(op, play); }
   void unit_reputation(const UnitReputation& op, const Play& play) override { cpu::unit_reputation(op, play); }
   void select_dormant(const SelectDormant& op, const Play& play) override { cpu::select_dormant(op, play); }

@@ -12,6 +12,7 @@
 #include "rules/reputation.hpp"
 #include "rules/running.hpp"
 #include "rules/silences.hpp"
+#include "rules/wires.hpp"
 
 namespace klopf::cpu {
 void loss_total(const LossTotal& op, const Play& play) {
@@ -34,6 +35,21 @@ void draw_weights(const DrawWeights& op, const Play& play) {
       *weight = initial_weight(op.initial, seed, Stream::initial_weights, op.key, draw, row, op.columns, i);
     bias[row] = initial_bias(op.initial, seed, op.key, draw, row);
   }
+}
+
+void draw_wires(const DrawWires& op, const Play& play) {
+  for (int u = 0; u < op.group.units; ++u)
+    draw_wires_of(op.group, play, 0, u, *play.at(op.seed), Stream::wires, static_cast<uint64_t>(*play.at(op.draw)));
+}
+
+void cut_wires(const CutWires& op, const Play& play) {
+  const float* wires = play.at(op.wires);
+  float* values = play.at(op.values);
+  for (int64_t i = 0; i < op.count; ++i) values[i] *= wires[i];
+}
+
+void unit_rewire(const UnitRewire& op, const Play& play) {
+  for (int u = 0; u < op.group.units; ++u) rewire(op, play, 0, u);
 }
 
 void unit_reputation(const UnitReputation& op, const Play& play) {
@@ -150,6 +166,7 @@ void unit_replace(const UnitReplace& op, const Play& play) {
         w = 0;
         start_anew(&w);
       }
+    if (g.wires.present()) draw_wires_of(g, play, 0, u, seed, Stream::new_wires, step);
     float* row = incoming + static_cast<int64_t>(u) * g.fan_in;
     for (int i = 0; i < g.fan_in; ++i) {
       row[i] = initial_weight(op.initial, seed, Stream::replacement, g.key, step, u, g.fan_in, i);

@@ -46,8 +46,7 @@ void Learner::change_units(const char* where, std::size_t group, const std::vect
     backend->unit_replace(op, play);
     for (std::size_t u = 0; u < count && !add; ++u)
       if (first[static_cast<std::ptrdiff_t>(u)]) play.at(g.vacant)[u] = 1;
-    for (const UnitReplace& each : begin_)
-      if (each.group.vacant.present()) backend->unit_vacate(vacating(*network_, each.group), play);
+    for (const UnitReplace& each : begin_) play_program(*backend, network_->absent(each.group), play);
   }
   stage_ = Stage::none;
 }

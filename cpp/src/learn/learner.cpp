@@ -131,7 +131,7 @@ std::vector<std::pair<Ref<double>, PerRun>> Learner::record(int capacity) {
   update_.insert(update_.end(), training_.tape.follow.begin(), training_.tape.follow.end());
   klopf::record(optimizer_, recording);
   for (const Rule& rule : rules_) klopf::record(rule, recording);
-  record_vacancies(recording);
+  record_absences(recording);
   update_.push_back(Advance{step_});
   replaced_ = recording.replaced;
   step_sizes_ = recording.step_sizes;

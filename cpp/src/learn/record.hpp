@@ -92,10 +92,9 @@ std::vector<StepLayer> step_layers(const Network& network);
 bool record_online(const Recording& recording, Program& backward, Program& update);
 void record_one(const Goal& rule, Recording& recording, const std::string& owner);
 void record(const Rule& rule, Recording& recording);
-// The end of an update: nothing is where no unit lives.
-void record_vacancies(Recording& recording);
+// The end of an update: weights of units that do not live, or of wires that are not there, are zero.
+void record_absences(Recording& recording);
 // Of one group: that units begin, all they own with them.
 UnitReplace beginning(const Recording& recording, const Units& group, const std::string& init, Ref<uint8_t> who, bool reset_state);
-UnitVacate vacating(const Network& network, const Units& group);
 
 }  // namespace klopf

@@ -22,7 +22,8 @@ Ref<double> whole_number(Recording& r, const std::string& owner, const std::stri
 std::vector<Units> groups_to_replace(const Recording& r, const std::string& owner) {
   if (!r.replaced.empty()) throw Error("[" + owner + "] a learner can have one rule that replaces units");
   for (const std::string& other : r.owners)
-    if (other.starts_with("Goal")) throw Error("[" + owner + "] a rule that replaces units comes before goals in the list of rules");
+    if (other.starts_with("Goal") || other.starts_with("Rewire"))
+      throw Error("[" + owner + "] a rule that replaces units comes before goals and Rewire in the list of rules");
   std::vector<Units> groups = r.units();
   if (groups.empty()) throw Error("[" + owner + "] the network has no hidden units");
   return groups;
@@ -113,7 +114,8 @@ void grow(Recording& r, const std::string& owner, const std::vector<Units>& grou
       {"candidates", &rule.candidates}, {"tolerated_error", &rule.tolerated_error}, {"progress", &rule.progress}};
   for (const auto& [name, value] : own)
     if (never && value->given()) throw Error("[" + owner + "] " + name + " is for units that are added, and needs a growth_period above 0");
-  if (never) return check_number(owner, "growth_period", rule.growth_period, r.network.runs(), 0, infinity);
+  const Ref<double> period = whole_number(r, owner, "growth_period", rule.growth_period, 0, 9e15);
+  if (never) return;
   if (std::none_of(groups.begin(), groups.end(), [](const Units& g) { return g.vacant.present(); }))
     throw Error("[" + owner + "] growth_period needs a layer with room for units, as Linear(64, living=8) has");
   const auto given = [](const PerRun& value, double otherwise) { return value.given() ? value : PerRun(otherwise); };
@@ -121,7 +123,7 @@ void grow(Recording& r, const std::string& owner, const std::vector<Units>& grou
   op.squared = r.traces.has_value();
   op.error = r.traces ? r.traces->delta : r.loss;
   op.error_decay = r.number(owner, "error_decay", rule.utility_decay, 0, 1, false);
-  op.period = whole_number(r, owner, "growth_period", rule.growth_period, 0, 9e15);
+  op.period = period;
   op.candidates = r.number(owner, "candidates", given(rule.candidates, 1), 0, infinity);
   op.tolerated_error = r.number(owner, "tolerated_error", given(rule.tolerated_error, 0), 0, infinity);
   op.progress = r.number(owner, "progress", given(rule.progress, 0.05), 0, 1);
@@ -147,6 +149,28 @@ void record_one(const Recruitment& rule, Recording& r, const std::string& owner)
   select(r, owner, groups, CountFrom::eligible, CountMode::accumulate, rate, maturity, r.backbone);
   grow(r, owner, groups, rule);
   replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);
+}
+
+void record_one(const Rewire& rule, Recording& r, const std::string& owner) {
+  UnitRewire op{};
+  op.rate = r.number(owner, "replacement_rate", rule.replacement_rate, 0, 1);
+  op.maturity = r.number(owner, "maturity", rule.maturity, 0, infinity);
+  op.weights = r.network.weights();
+  op.origin = r.network.initial_weights();
+  if (rule.reset_optimizer_state) std::copy(r.weight_state.begin(), r.weight_state.end(), op.state);
+  op.seed = r.network.seed();
+  op.step = r.step;
+  const std::vector<Units> groups = r.units();
+  if (std::none_of(groups.begin(), groups.end(), [](const Units& g) { return g.wires.present(); }))
+    throw Error("[" + owner + "] the network has no units that listen to some of their inputs, as those of Linear(64, wires=8)");
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    op.group = groups[k];
+    if (!op.group.wires.present()) continue;
+    op.carry = of_units<double>(r, owner, k, "carry", {op.group.units});
+    op.wire_age = of_units<int32_t>(r, owner, k, "wire_age", {op.group.units, op.group.fan_in});
+    op.replaced = r.replaced.empty() ? Ref<uint8_t>{} : r.replaced[k];
+    r.update.push_back(op);
+  }
 }
 
 // Utilities are for who looks at them.
@@ -229,12 +253,10 @@ UnitReplace beginning(const Recording& r, const Units& g, const std::string& ini
   return op;
 }
 
-UnitVacate vacating(const Network& network, const Units& group) { return {group, network.weights(), network.initial_weights()}; }
-
-void record_vacancies(Recording& r) {
+void record_absences(Recording& r) {
   if (r.groups.empty()) r.groups = r.units();
   for (const Units& group : r.groups)
-    if (group.vacant.present()) r.update.push_back(vacating(r.network, group));
+    for (const Operation& op : r.network.absent(group)) r.update.push_back(op);
 }
 
 void watch(Recording& r, const Units& g, int measure, Ref<double> decay, Ref<uint8_t> successors) {
@@ -252,7 +274,8 @@ void watch(Recording& r, const Units& g, int measure, Ref<double> decay, Ref<uin
 }
 
 void record(const Rule& rule, Recording& r) {
-  static constexpr const char* names[] = {"ContinualBackprop", "Recruitment", "ReDo", "SNR", "Goal", "ShrinkAndPerturb", "HostRule"};
+  static constexpr const char* names[] = {"ContinualBackprop", "Recruitment", "ReDo", "SNR", "Rewire", "Goal",
+                                          "ShrinkAndPerturb",  "HostRule"};
   std::string owner = names[rule.index()];
   for (int n = 2; std::find(r.owners.begin(), r.owners.end(), owner) != r.owners.end(); ++n)
     owner = names[rule.index()] + std::to_string(n);

@@ -35,9 +35,9 @@ void expect_between(const std::string& at, const char* name, int value, int leas
     throw Error(at + name + " must be from " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
 }
 
-std::optional<int> living(const std::string& at, std::optional<int> asked, int units) {
-  if (asked && (*asked < 0 || *asked > units))
-    throw Error(at + "living must be from 0 to " + std::to_string(units) + ", got " + std::to_string(*asked));
+std::optional<int> up_to(const std::string& at, const char* name, std::optional<int> asked, int least, int most) {
+  if (asked && (*asked < least || *asked > most))
+    throw Error(at + name + " must be from " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(*asked));
   return asked;
 }
 
@@ -131,8 +131,9 @@ void Network::build() {
               if (flow.image) throw Error(at + "needs a flat input: put Flatten() before it");
               expect_between(at, "fan_in", l.fan_in, 0);
               node.kind = Node::Kind::linear;
-              node.fan_in = l.fan_in;
-              node.living = living(at, l.living, l.outputs);
+              node.wires = up_to(at, "wires", l.wires, 1, static_cast<int>(flow.size()));
+              node.fan_in = l.fan_in ? l.fan_in : l.wires.value_or(0);
+              node.living = up_to(at, "living", l.living, 0, l.outputs);
               node.linear = {static_cast<int32_t>(flow.size()), l.outputs};
               // A flattened image arrives as (H, W, C); users see (C, H, W).
               add_parameters(node, l.outputs, flow.size(), flow.size() / flow.channels, flow.channels, {l.outputs, flow.size()});
@@ -147,7 +148,7 @@ void Network::build() {
               expect_between(at, "stride", l.stride, 1);
               expect_between(at, "padding", l.padding, 0);
               node.kind = Node::Kind::conv;
-              node.living = living(at, l.living, l.channels);
+              node.living = up_to(at, "living", l.living, 0, l.channels);
               node.conv = {flow.channels,
                            flow.height,
                            flow.width,
@@ -259,7 +260,10 @@ void Network::find_units() {
   std::vector<std::size_t> with_parameters;
   for (std::size_t i = 0; i < nodes_.size(); ++i)
     if (nodes_[i].has_units()) with_parameters.push_back(i);
-  if (nodes_[with_parameters.back()].living) throw Error("[network] living is for hidden layers: units of the last one are the outputs");
+  const Node& output = nodes_[with_parameters.back()];
+  if (output.living || output.wires)
+    throw Error(std::string("[network] ") + (output.living ? "living" : "wires") +
+                " is for hidden layers: units of the last one are the outputs");
   for (std::size_t k = 0; k + 1 < with_parameters.size(); ++k) {
     const Node &node = nodes_[with_parameters[k]], &next = nodes_[with_parameters[k + 1]], &last = nodes_[with_parameters[k + 1] - 1];
     const Parameter& incoming = parameters_[static_cast<std::size_t>(node.parameter)];
@@ -297,8 +301,10 @@ void Network::find_units() {
         if (between->kind == Node::Kind::layer_norm)
           throw Error("[network] units of layer " + std::to_string(g.place) + " cannot come and go (living): LayerNorm behind makes them " +
                       "depend on each other");
-      g.vacant = layout_.add<uint8_t>(prefix + "vacant", {g.units});
+      g.vacant = node.vacant;
     }
+    g.wires = node.wired;
+    g.wire_count = node.wires.value_or(0);
     units_.push_back(g);
   }
 }

@@ -39,8 +39,15 @@ Network::Network(NetworkOptions options) : options_(std::move(options)) {
   weights_ = layout_.add<float>("weights", {weights_count_});
   layout_.slot("weights").like_weights = true;
   for (Node& node : nodes_) {  // right behind the weights, as state_dict() and load_state_dict() have it
-    if (node.kind != Node::Kind::batch_norm) continue;
     const std::string prefix = std::to_string(node.layer) + ".";
+    if (node.living) node.vacant = layout_.add<uint8_t>(prefix + "vacant", {node.channels});
+    if (node.wires) {
+      const Parameter& weight = parameters_[static_cast<std::size_t>(node.parameter)];
+      node.wired = layout_.add<float>(prefix + "wires", weight.shape);
+      layout_.slot(prefix + "wires").positions = weight.positions;
+      layout_.slot(prefix + "wires").channels = weight.channels;
+    }
+    if (node.kind != Node::Kind::batch_norm) continue;
     node.running_mean = layout_.add<float>(prefix + "running_mean", {node.channels});
     node.running_variance = layout_.add<float>(prefix + "running_var", {node.channels});
   }
@@ -67,6 +74,8 @@ void Network::draw(const Node& node) {
                        seed_,
                        draws_};
   for_plays([&](const Play& play) { backend_->draw_weights(op, play); });
+  for (const Units& g : units_)
+    if (g.place == node.layer && g.wires.present()) for_plays([&](const Play& play) { backend_->draw_wires({g, seed_, draws_}, play); });
 }
 
 // Calls work(play) for each run, or once where they are played together.
@@ -108,12 +117,25 @@ void Network::begin_vacancies() {
       for (int u = 0; u < g.units; ++u) vacant.push_back(u >= *node_of(g.place).living);
     blocks_.put(g.vacant, vacant);
   }
-  clear_vacancies();
+  clear_absent();
 }
 
-void Network::clear_vacancies() {
+// Where no unit lives, and no wire is, weights are zero.
+Program Network::absent(const Units& group) const {
+  Program program;
+  const int64_t count = static_cast<int64_t>(group.units) * group.fan_in;
+  if (group.wires.present()) {
+    program.push_back(CutWires{count, group.wires, group.incoming});
+    if (initial_.present()) program.push_back(CutWires{count, group.wires, kept(group.incoming)});
+  }
+  if (group.vacant.present()) program.push_back(UnitVacate{group, weights_, initial_});
+  return program;
+}
+
+void Network::clear_absent() {
   for (const Units& g : units_)
-    if (g.vacant.present()) for_plays([&](const Play& play) { backend_->unit_vacate({g, weights_, initial_}, play); });
+    for (const Operation& op : absent(g))
+      for_plays([&](const Play& play) { std::visit([&](const auto& o) { call(*backend_, o, play); }, op); });
 }
 
 int Network::parametric_layers() const {
@@ -203,7 +225,7 @@ void Network::reset(const std::vector<int>& layers, const std::string& to) {
     }
     remember(*node);
   }
-  clear_vacancies();
+  clear_absent();
 }
 
 void Network::reset(const std::string& to) {
@@ -405,11 +427,13 @@ void Network::load_state_dict(const std::vector<Array>& arrays) {
   Layout first(space_network);
   for (std::size_t i = 0; i <= buffers_; ++i) {
     const Slot& slot = layout_.slots()[i];
-    static_cast<void>(first.add<float>(slot.name, slot.shape));
-    first.slot(slot.name).like_weights = slot.like_weights;
+    slot.type == Type::uint8 ? static_cast<void>(first.add<uint8_t>(slot.name, slot.shape))
+                             : static_cast<void>(first.add<float>(slot.name, slot.shape));
+    Slot& own = first.slot(slot.name);
+    own.like_weights = slot.like_weights, own.positions = slot.positions, own.channels = slot.channels;
   }
   write_slots(first, blocks_, parameters_, arrays, "load_state_dict");
-  clear_vacancies();
+  clear_absent();
 }
 
 std::vector<Array> Network::unit_state(int group) const {

@@ -73,6 +73,7 @@ Tape Network::record(WorkLayout& work, int capacity, const RecordOptions& what) 
     // Nothing before the first layer with parameters needs a gradient.
     const Ref<float> grad_out = training && (parametric || grad.present()) ? work.take<float>(samples(node.output_size)) : Ref<float>{};
     Ref<float> weight, bias, grad_weight, grad_bias;
+    const int64_t weight_count = node.output_size * node.input_size;  // of a linear layer
     if (parametric) {
       weight = parameters_[static_cast<std::size_t>(node.parameter)].ref;
       bias = parameters_[static_cast<std::size_t>(node.parameter) + 1].ref;
@@ -83,6 +84,7 @@ Tape Network::record(WorkLayout& work, int capacity, const RecordOptions& what) 
       if constexpr (requires { forward_op.scratch; }) want_scratch(*backend_, forward_op, capacity, scratch_size);
       tape.forward.push_back(forward_op);
       if (!training) return;
+      if (node.wires) backward.push_back(CutWires{weight_count, node.wired, grad_weight});  // lists are played from their ends
       if constexpr (requires { backward_op.scratch; }) want_scratch(*backend_, backward_op, capacity, scratch_size);
       backward.push_back(backward_op);
       if (!curvature) return;
@@ -95,6 +97,7 @@ Tape Network::record(WorkLayout& work, int capacity, const RecordOptions& what) 
       squared.input = squares.inputs, squared.grad_output = squares.outputs, squared.grad_input = {};
       squared.grad_weight.offset += to_curvature, squared.grad_bias.offset += to_curvature;
       if (grad.present()) curved.push_back(gradient_only);
+      if (node.wires) curved.push_back(CutWires{weight_count, node.wired, squared.grad_weight});
       curved.push_back(squared);
       curved.push_back(Square{node.output_size, grad_out, squares.outputs});
       curved.push_back(Square{node.input_size, values, squares.inputs});

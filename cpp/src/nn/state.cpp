@@ -30,7 +30,8 @@ std::vector<View> views(const Layout& layout, const std::vector<Parameter>& para
   std::vector<View> all;
   for (const Slot& slot : layout.slots()) {
     if (!slot.like_weights) {
-      all.push_back({slot.name, slot.type, slot.shape, slot.offset, slot.count(), 1, 1});
+      all.push_back(
+          {slot.name, slot.type, slot.shape, slot.offset, slot.count() / (slot.positions * slot.channels), slot.positions, slot.channels});
       continue;
     }
     const std::string prefix = slot.name == "weights" ? "" : slot.name + ".";

@@ -59,7 +59,7 @@ TraceLearner::TraceLearner(const std::string& owner, std::shared_ptr<Network> ne
   record(optimizer, recording);
   for (const Rule& rule : rules) record(rule, recording);
   if (!recording.pauses.empty()) throw Error("[" + owner + "] rules in Python are for a Learner, not for streaming agents");
-  record_vacancies(recording);
+  record_absences(recording);
   update_.push_back(Advance{step});
   step_sizes_ = recording.step_sizes;
   fuse(recording, update, now_.backward, update_);

@@ -23,6 +23,10 @@ class OnlineMethod:
         """The unit rules that follow the optimizer."""
         return []
 
+    def rewiring(self) -> list[Any]:
+        """The rule, behind all others, by which units' wires change."""
+        return []
+
     def build(
         self,
         layers: Sequence[Any],
@@ -44,4 +48,5 @@ class OnlineMethod:
             device=device,
             precision=precision,
         )
-        return kl.Learner(network, loss=loss, optimizer=self.optimizer(), rules=self.rules(), events=events)
+        rules = [*self.rules(), *self.rewiring()]
+        return kl.Learner(network, loss=loss, optimizer=self.optimizer(), rules=rules, events=events)

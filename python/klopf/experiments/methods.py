@@ -15,6 +15,7 @@ import klopf as kl
 from klopf.experiments.decentralised import Decentralised
 from klopf.experiments.lines import Methods
 from klopf.experiments.replacing import Replacing
+from klopf.experiments.room import WithRoom
 from klopf.experiments.settings import option
 from klopf.experiments.stepping import BEGIN, DECAY, OPTIMIZERS, combinations, combined, spelled
 
@@ -47,18 +48,27 @@ class NetworkSize:
                 f"for {len(self.channels)}"
             )
 
-    def layers(self, normalisation: str = "none", dropout: float = 0.0) -> list[Any]:
+    def layers(
+        self, normalisation: str = "none", dropout: float = 0.0, room: WithRoom | None = None
+    ) -> list[Any]:
         """The layers, input side first; no padding.
 
         normalisation: before each ReLU, one of NORMALISATIONS.  dropout: behind those of linear layers.
+        room: who lives in hidden layers, and their wires.
         """
+        room = room or WithRoom()
         of_images, of_vectors = NORMALISATIONS[normalisation]
         made: list[Any] = []
         for channels, kernel in zip(self.channels, self.kernels, strict=True):
-            made += [kl.Conv2d(channels, kernel), *(kind() for kind in of_images), kl.ReLU(), kl.MaxPool2d(2)]
+            made += [
+                kl.Conv2d(channels, kernel, **room.place(channels)),
+                *(kind() for kind in of_images),
+                kl.ReLU(),
+                kl.MaxPool2d(2),
+            ]
         made.append(kl.Flatten())
         for units in self.hidden:
-            made += [kl.Linear(units), *(kind() for kind in of_vectors), kl.ReLU()]
+            made += [room.linear(units), *(kind() for kind in of_vectors), kl.ReLU()]
             if dropout > 0:
                 made.append(kl.Dropout(dropout))
         return [*made, kl.Linear(self.outputs)]
@@ -84,6 +94,10 @@ class ImageMethod:
         """The unit rules that follow the optimizer in every step."""
         return []
 
+    def rewiring(self) -> list[Any]:
+        """The rule, behind all others, by which units' wires change."""
+        return []
+
     def build(
         self,
         size: NetworkSize,
@@ -103,8 +117,9 @@ class ImageMethod:
             device=device,
             precision=precision,
         )
+        rules = [*self.rules(), *self.rewiring()]
         return kl.Learner(
-            network, loss="cross_entropy", optimizer=self.optimizer(), rules=self.rules(), events=events
+            network, loss="cross_entropy", optimizer=self.optimizer(), rules=rules, events=events
         )
 
     def begin_task(self, learner: kl.Learner, task: int, new_heads: bool = True) -> None:
@@ -138,7 +153,7 @@ class Linear(Momentum):
 
 
 @dataclass(frozen=True)
-class Deep(ImageMethod):
+class Deep(WithRoom, ImageMethod):
     """What methods with hidden layers have."""
 
     normalisation: str = option(
@@ -147,7 +162,7 @@ class Deep(ImageMethod):
     dropout: float = option(0.0, "probability of a unit of hidden linear layers to be left out", minimum=0)
 
     def layers(self, size: NetworkSize) -> list[Any]:
-        return size.layers(self.normalisation, self.dropout)
+        return size.layers(self.normalisation, self.dropout, self)
 
 
 @dataclass(frozen=True)

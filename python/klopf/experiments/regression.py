@@ -23,6 +23,7 @@ from klopf.experiments import learners, online, stepping
 from klopf.experiments.decentralised import Decentralised
 from klopf.experiments.lines import Line, Methods
 from klopf.experiments.results import read_results
+from klopf.experiments.room import WithRoom
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.supervised import Supervised
@@ -40,7 +41,7 @@ class Linear(stepping.Sgd, learners.OnlineMethod):
 
 
 @dataclass(frozen=True)
-class Deep(learners.OnlineMethod):
+class Deep(WithRoom, learners.OnlineMethod):
     """A network with hidden layers."""
 
     normalisation: str = option(
@@ -52,7 +53,7 @@ class Deep(learners.OnlineMethod):
         """The layers, input side first."""
         made: list[Any] = []
         for units in hidden:
-            made += [kl.Linear(units), *([kl.LayerNorm()] if self.normalisation == "layernorm" else [])]
+            made += [self.linear(units), *([kl.LayerNorm()] if self.normalisation == "layernorm" else [])]
             made += [kl.ReLU(), *([kl.Dropout(self.dropout)] if self.dropout > 0 else [])]
         return [*made, kl.Linear(1)]
 

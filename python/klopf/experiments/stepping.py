@@ -301,6 +301,22 @@ class WithRecruitment:
     backbone_threshold: float = option(
         0.1, "reputation, over the layer's mean share, from which a unit is never replaced", minimum=0
     )
+    growth_period: int = option(
+        0,
+        "steps from one look at the error, which may add a unit (--living), to the next; 0: none",
+        minimum=0,
+    )
+    candidates: int | None = option(
+        None, "units of the fringe: one is added only where it has fewer (default: 1)", minimum=0
+    )
+    tolerated_error: float | None = option(
+        None, "running loss up to which no unit is added (default: 0)", minimum=0
+    )
+    progress: float | None = option(
+        None,
+        "share by which the running loss must fall from look to look, else one is added (default: 0.05)",
+        minimum=0,
+    )
 
     def rules(self) -> list[Any]:
         """The unit rules."""
@@ -311,6 +327,10 @@ class WithRecruitment:
                 utility_decay=self.utility_decay,
                 reputation_decay=self.reputation_decay,
                 threshold=self.backbone_threshold,
+                growth_period=self.growth_period,
+                candidates=self.candidates,
+                tolerated_error=self.tolerated_error,
+                progress=self.progress,
             )
         ]
 

@@ -23,6 +23,8 @@ struct Units {
   Ref<float> utility_trace, utility;     // [U] running utility, and the same bias-corrected: what selection compares
   Ref<float> variance;                   // [U] running variance of activity, bias-corrected, where a rule asks for it
   Ref<uint8_t> vacant;                   // [U] where no unit lives: all its weights are zero; absent: all live
+  Ref<float> wires;                      // [U, fan_in] 1 where it listens, 0 where its weight stays zero; absent: it listens to all
+  int32_t wire_count;                    // of a unit
 };
 
 enum class Initial : uint32_t { uniform, sparse };
@@ -36,6 +38,16 @@ struct DrawWeights {
   Ref<float> weight, bias;
   Ref<uint64_t> seed;
   Ref<int64_t> draw;  // how often the network was drawn before
+};
+
+struct DrawWires {  // of all units, at random
+  Units group;
+  Ref<uint64_t> seed;
+  Ref<int64_t> draw;
+};
+struct CutWires {  // weights, or what is of weights, becomes zero where there is no wire
+  int64_t count;
+  Ref<float> wires, values;
 };
 
 // How active units were in the samples of a chunk: sums over these and positions, [U], or where weights are by position over these
@@ -143,6 +155,19 @@ struct UnitReplace {
   WeightState state[8];
   WeightState unit_state[2];  // the same for each unit of the network; the group's first is first_row
   int32_t first_row;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+
+// Of each unit's mature wires a share is dropped at every step, the weakest first, and as many others are tried, from zero.
+struct UnitRewire {
+  Units group;
+  Ref<double> rate, maturity;
+  Ref<double> carry;      // [U]
+  Ref<int32_t> wire_age;  // [U, fan_in] updates
+  Ref<uint8_t> replaced;  // [U] who begins anew at this step; absent: nobody
+  Ref<float> weights, origin;
+  WeightState state[8];
   Ref<uint64_t> seed;
   Ref<int64_t> step;
 };
