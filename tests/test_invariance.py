@@ -36,6 +36,10 @@ RULES: dict[str, Callable[[], list[Any]]] = {
         kl.Goal("decorrelated", step_size=0.01, layers=[2]),
         kl.Goal("listened", step_size=0.01, units="fringe", layers=[2]),
     ],
+    "growth": lambda: [
+        kl.Recruitment(replacement_rate=0.1, maturity=3, utility_decay=0.9, growth_period=2, candidates=5),
+        kl.Rewire(replacement_rate=0.1, maturity=2),
+    ],
     "snr": lambda: [kl.SNR(percentile=0.7, period=4, threshold=9)],
     **{
         f"cbp {utility}": lambda utility=utility: [
@@ -66,10 +70,11 @@ PAIRS = [
     (rule, optimizer, "plain")
     for rule in RULES
     for optimizer in OPTIMIZERS
-    if rule != "snr"
+    if rule not in ("snr", "growth")
     if rule in ("none", "redo", "cbp contribution") or optimizer in ("sgd", "idbd-unit")
 ]
 PAIRS += [(rule, "sgd", "normalised") for rule in ("none", "snr", "cbp contribution")]
+PAIRS += [("growth", optimizer, "growing") for optimizer in ("sgd", "adamw", "idbd-unit", "obgd")]
 PAIRS += [("snr", "adamw", "normalised"), ("redo", "upgd", "normalised")]
 
 
@@ -90,6 +95,10 @@ LAYERS = {
         *[kl.Conv2d(5, 3), kl.BatchNorm2d(), kl.ReLU(), kl.MaxPool2d(2), kl.Flatten()],
         *[kl.Linear(17), kl.LayerNorm(), kl.ReLU(), kl.Dropout(0.2)],
         *[kl.Linear(6), kl.BatchNorm1d(), kl.ReLU(), kl.Linear(3)],
+    ],
+    "growing": [
+        *[kl.Conv2d(5, 3, living=2), kl.ReLU(), kl.MaxPool2d(2), kl.Flatten()],
+        *[kl.Linear(17, living=3, wires=9), kl.Tanh(), kl.Linear(9, living=0), kl.ReLU(), kl.Linear(3)],
     ],
 }
 

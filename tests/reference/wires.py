@@ -59,6 +59,6 @@ class Rewire:
 
 
 def inputs_in_order(before: Layer, count: int) -> Integers:
-    """Inputs as the engine has them, which decides between equal weights: of a flattened image pixel by pixel."""
+    """Inputs as the engine has them, which tells equal weights apart: of flattened images pixel by pixel."""
     shape: tuple[int, ...] = getattr(before, "x_shape", (0, count))[1:]
     return np.moveaxis(np.arange(count).reshape(shape), 0, -1).ravel()
