@@ -268,4 +268,4 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
         "klopf: units are those of imagenet, permuted, incremental"
     )
     Path("out/checkpoint.safetensors").unlink()
-    assert said("out", "--society", "0").startswith("klopf: cannot read out/checkpoint.safetensors")
+    assert said("out", "--society", "0").startswith("klopf: [checkpoint] cannot read out/")
