@@ -14,8 +14,9 @@ import pytest
 
 from experiments import killed_and_resumed
 from klopf.cli import main
-from klopf.experiments import stream_agents, streams, walk
+from klopf.experiments import society, stream_agents, streams, walk
 from klopf.experiments.results import LineResults, read_results
+from klopf.experiments.standing import learners_of
 from klopf.experiments.tables import end_of_run
 
 pytest.importorskip("gymnasium")
@@ -33,6 +34,39 @@ TINY += ["--init", "lecun"]  # sparse ones leave nothing of so few weights
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_the_society_of_units(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an actor-critic two networks."""
+    words = [
+        "stream",
+        "--env",
+        "CartPole-v1",
+        "--agent",
+        "ac+recruitment",
+        "q",
+        *TINY,
+        "--quiet",
+        "--no-figure",
+    ]
+    assert main([*words, "--maturity", "20", "--replacement-rate", "0.01", "--out", "out"]) == 0
+    results = read_results("out")
+    found = society.read_societies("out", 1)
+    assert list(found) == ["ac+recruitment, policy", "ac+recruitment, values", "q, values"]
+    assert [layer.size for layer in found["q, values"].layers] == [8, 6]
+    assert [len(one.weights[0]) for one in found.values()] == [5, 5, 5]  # with the time
+    masks = np.concatenate([layer.backbone for layer in found["q, values"].layers])
+    assert masks.mean() == pytest.approx(results[1].values["backbone_share"][1, -1])
+    recruited, learner = found["ac+recruitment, values"], next(learners_of("out", "units"))[1]
+    for index, (layer, group) in enumerate(zip(recruited.layers, learner.value.units, strict=True)):
+        np.testing.assert_array_equal(
+            layer.backbone, learner.state()[f"value.Recruitment.{index}.backbone"][1]
+        )
+        np.testing.assert_array_equal(layer.age, group.age[1])
+        assert layer.step_size is not None and (layer.step_size > 0).all()
+    capsys.readouterr()
+    assert main(["plot", "out", "--society", "1"]) == 0
+    assert capsys.readouterr().out == "out/society.png\nout/society.svg\n"
 
 
 @pytest.mark.parametrize(

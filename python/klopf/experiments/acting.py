@@ -136,6 +136,10 @@ class Experiment:
                     self.record.finish_line(values, len(self.parts))
                     session.serve()
 
+    def seen(self, index: int) -> tuple[NDArray[Any], dict[str, Any]]:
+        """What a line's units would be measured on now: its latest observations; for pixels, nothing."""
+        return self.parts[index].seen(), {}
+
     def walk(self, stretch: int, index: int, session: Session) -> Values:
         """One line goes through one stretch: what is measured at its end [R, MEASURED]."""
         line, part, record = self.plan.lines[index], self.parts[index], self.record

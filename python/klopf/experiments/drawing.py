@@ -19,6 +19,7 @@ from klopf.experiments.tables import number_of_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from klopf.experiments.panels import Sheet
@@ -198,13 +199,23 @@ def _titled(figure: Figure, title: str, said: str) -> tuple[float, float]:
 
 
 def rows_frame(
-    title: str, said: str, rows: int, widths: Sequence[float], right: float = 0.985
-) -> tuple[Figure, Any]:
-    """A figure with its title, and places for panels of these widths in each of so many rows."""
-    from matplotlib.figure import Figure
+    title: str,
+    said: str,
+    rows: int,
+    widths: Sequence[float],
+    right: float = 0.985,
+    row: float = 2.3,
+    gap: float = 2.3 / 3,
+    legend: float = 0.0,
+) -> tuple[Sheet, Any]:
+    """A figure with its title, and places for panels of these widths in each of so many rows.
 
-    height = 1.0 + 2.3 * rows
-    figure = Figure(figsize=(10.0, height), facecolor="white")
+    row: inches of a row with the gap below it.  legend: inches between the title and the first one.
+    """
+    from klopf.experiments.panels import Sheet
+
+    height = 1.0 + legend + row * rows
+    figure = Sheet(10.0, height)
     left, _ = _titled(figure, title, said)
     grid = figure.add_gridspec(
         rows,
@@ -213,8 +224,8 @@ def rows_frame(
         left=left,
         right=right,
         bottom=0.5 / height,
-        top=1 - 0.85 / height,
-        hspace=0.5,
+        top=1 - (0.85 + legend) / height,
+        hspace=gap / (row - gap),
         wspace=0.3,
     )
     return figure, grid
@@ -349,6 +360,15 @@ def count_axis(axes: Axes, last: int, counted: str) -> None:
     axes.set_xlim(0, last * 1.01)
     axes.set_xlabel(name + counted)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
+
+
+def log_ticks(axis: Axis, low: float, high: float, form: Callable[[float], str] = "{:g}".format) -> None:
+    """Powers of ten, and threes of them where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 100 * low else (1.0,), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+    axis.set_minor_locator(NullLocator())
 
 
 def has(look: Look, name: str) -> bool:

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import klopf as kl
-from klopf.experiments.drawing import PALETTE, rows_frame
+from klopf.experiments.drawing import PALETTE, log_ticks, rows_frame
 from klopf.experiments.standing import learners_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float32]
@@ -85,17 +84,8 @@ def steps_figure(sizes: Mapping[str, Mapping[str, Array]], run: int) -> Figure:
     height = figure.get_figheight()
     bar = figure.add_axes((0.935, 0.5 / height, 0.012, 1 - 1.35 / height))
     figure.colorbar(image, cax=bar)
-    _tick(bar.yaxis, low, high)
+    log_ticks(bar.yaxis, low, high)
     return figure
-
-
-def _tick(axis: Axis, low: float, high: float) -> None:
-    """Powers of ten, and threes of them where there are few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 100 * low else (1.0,), numticks=6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
 
 
 def _histogram(axes: Axes, label: str, of_line: Mapping[str, Array], low: float, high: float) -> None:
@@ -106,7 +96,7 @@ def _histogram(axes: Axes, label: str, of_line: Mapping[str, Array], low: float,
         count, _ = np.histogram(np.clip(there, edges[0], edges[-1]), edges)
         axes.stairs(count / max(there.size, 1), edges, color=colour, label=f"layer {layer}", linewidth=1.4)
     axes.set_xscale("log")
-    _tick(axes.xaxis, low, high)
+    log_ticks(axes.xaxis, low, high)
     axes.set_ylim(bottom=0)
     axes.set_title("\n".join(textwrap.wrap(label, 24)))
     axes.set_xlabel("step size")

@@ -155,6 +155,11 @@ class Experiment:
                 self.record.finish_line(values, len(self.parts))
                 session.serve()
 
+    def seen(self, index: int) -> tuple[Floats, dict[str, Any]]:
+        """What a line's units were measured on last: the end of its latest stretch; for pixels, nothing."""
+        x, _ = self.stream.examples(*self.plan.stretch(self.record.latest(index)))
+        return x[:, -PROBE:], {}
+
     def learn(self, stretch: int, index: int, x: Floats, y: Floats, session: Session) -> Values:
         """One line learns one stretch: what is measured [R, measured]."""
         plan, line, learner = self.plan, self.plan.lines[index], self.parts[index]

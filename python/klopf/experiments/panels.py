@@ -30,13 +30,14 @@ class Sheet(Figure):
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), facecolor="white")
         self.panels: dict[str, list[Drawn]] = {}
+        self.more: dict[str, str] = {}  # whole tables of what is no statistic over runs
 
     def tables(self, summary: Summary) -> dict[str, str]:
         """The text of a CSV file for each panel: line, x, the statistic, low, high, and runs in it.
 
         Floats are written by `repr`; where no run has a value there is no row.
         """
-        return {name: _text(lines, summary) for name, lines in self.panels.items()}
+        return {**{name: _text(lines, summary) for name, lines in self.panels.items()}, **self.more}
 
 
 def keep(axes: Axes, label: str, x: NDArray[np.float64] | None, interval: Interval) -> None:

@@ -14,11 +14,14 @@ from klopf.experiments.figure_ant import ant_figure
 from klopf.experiments.figure_imagenet import imagenet_figure
 from klopf.experiments.figure_incremental import incremental_figure
 from klopf.experiments.figure_online import online_figure
+from klopf.experiments.figure_society import society_figure
 from klopf.experiments.figure_steps import read_step_sizes, steps_figure
 from klopf.experiments.figure_units import read_population, units_figure
 from klopf.experiments.results import read_together
 from klopf.experiments.sensitivity import sensitivity_figure
 from klopf.experiments.settings import Parser, option, option_of, written
+from klopf.experiments.society import read_societies
+from klopf.experiments.standing import expect_run
 from klopf.experiments.statistics import Summary
 from klopf.files import atomic_write
 
@@ -67,6 +70,12 @@ class Settings:
     units: int | None = option(
         None,
         "draw the lives of units instead, of --events, those of this run one by one",
+        minimum=0,
+        placeholder="RUN",
+    )
+    society: int | None = option(
+        None,
+        "draw the units of this run instead: utility, age, who listens to whom, births and deaths",
         minimum=0,
         placeholder="RUN",
     )
@@ -181,10 +190,21 @@ def plot_units(
     return _saved(out, lambda: units_figure(populations, run, summary), format, summary)
 
 
+def plot_society(
+    folder: str | Path, out: str | Path, *, run: int = 0, format: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Draw the units of one run, as the last checkpoint of a results folder has them, into `out`, as `plot`
+    does; csv: units, and the lines between them.
+
+    Raises kl.Error where there is nothing to draw.
+    """
+    societies = read_societies(folder, run)
+    return _saved(out, lambda: society_figure(societies, run), format, Summary())
+
+
 def _expect(name: str, run: int, runs: int, format: Sequence[str], where: str) -> None:
     """Raises kl.Error for a run that is not there, and for numbers that are elsewhere already."""
-    if run >= runs:
-        raise kl.Error(f"{option_of(name)} must be below {runs}, the number of runs, got {run}")
+    expect_run(name, run, runs)
     if "csv" in format:
         raise kl.Error(f"--format csv is not for {option_of(name)}: the numbers are in the folder's {where}")
 
@@ -193,6 +213,7 @@ def _expect(name: str, run: int, runs: int, format: Sequence[str], where: str) -
 INSTEAD: dict[str, tuple[Callable[..., list[Path]], tuple[str, ...]]] = {
     "step_sizes": (plot_step_sizes, ()),
     "units": (plot_units, ("statistic", "interval")),
+    "society": (plot_society, ()),
 }
 
 

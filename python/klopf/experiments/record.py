@@ -71,6 +71,11 @@ class Record:
         """What a line keeps."""
         return self.kept.setdefault(line, {})
 
+    def latest(self, line: int) -> int:
+        """The task that a line has begun last; 0 where it has not begun any."""
+        begun = line < self.line or (line == self.line and self.done > 0)
+        return max(0, self.task - (not begun))
+
     def finish_line(self, measured: Array, lines: int) -> None:
         """Keep what was measured at the end of the current task and move to the next line or task."""
         self.rows.append(measured)

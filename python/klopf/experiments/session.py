@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from numpy.typing import NDArray
+
 import klopf as kl
 from klopf.experiments import tune
 from klopf.experiments.events import COLUMNS
@@ -36,6 +38,10 @@ class Experiment(Recorded, Protocol):
 
     def run(self, folder: Folder, session: Session) -> None:
         """Everything that is left to do."""
+
+    def seen(self, index: int) -> tuple[NDArray[Any], dict[str, Any]]:
+        """The inputs that a line's units were measured on last, [B, ...] or [R, B, ...], and what pixels need
+        on their way into the network."""
 
 
 class Enough(Exception):

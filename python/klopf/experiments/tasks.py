@@ -205,6 +205,10 @@ class Experiment(ABC, Generic[Shown]):
                 self.record.finish_line(values, len(self.plan.lines))
                 session.serve()
 
+    def seen(self, index: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """What a line's units are measured on in its latest task, and how pixels become inputs."""
+        return self.probe(self.task(self.record.latest(index))), self.pixels
+
     def learn(self, task: int, index: int, shown: Shown, session: Session, log: EventLog) -> Values:
         """One line learns one task, or the rest of it: what is measured at its end [R, columns]."""
         line, learner, record = self.plan.lines[index], self.parts[index], self.record

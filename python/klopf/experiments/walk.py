@@ -56,6 +56,10 @@ class Walk(ABC):
         """One step of every run, learning included: rewards, and which episodes ended."""
 
     @abstractmethod
+    def seen(self) -> NDArray[Any]:
+        """The latest observations [R, B, ...], at most as many as units are measured on."""
+
+    @abstractmethod
     def _units(self) -> dict[str, Array]:
         """Metrics of the networks' units."""
 
@@ -143,8 +147,11 @@ class PpoWalk(Walk):
                 self._kept[name] = getattr(update, name)[:, -1]
         return rewards, terminated | truncated
 
+    def seen(self) -> NDArray[Any]:
+        return np.asarray(self.agent.recent(self._probe))
+
     def _units(self) -> dict[str, Array]:
-        probe = self.agent.recent(self._probe)
+        probe = self.seen()
         found: dict[str, Array] = {}
         for prefix, net in (("", self.agent.policy), ("value_", self.agent.value)):
             units = metrics.measure(net, probe)
@@ -185,9 +192,12 @@ class StreamWalk(Walk):
         self._actions = agent.step(world.now, rewards, terminated, truncated, final)
         return rewards, terminated | truncated
 
-    def _units(self) -> dict[str, Array]:
+    def seen(self) -> NDArray[Any]:
         seen = self._seen[:, : min(self._steps, self._probe)]
-        probe = seen.reshape(*seen.shape[:2], *self.agent.value.input_shape)
+        return seen.reshape(*seen.shape[:2], *self.agent.value.input_shape)
+
+    def _units(self) -> dict[str, Array]:
+        probe = self.seen()
         found: dict[str, Array] = {}
         acts = self.agent.policy or self.agent.value
         for prefix, net in (("", acts), ("value_", self.agent.policy and self.agent.value)):
