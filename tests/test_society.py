@@ -13,7 +13,7 @@ import pytest
 import klopf as kl
 from experiments import REPLACING, TINY, TINY_NETWORK, made_up
 from klopf.cli import main
-from klopf.experiments import online, society
+from klopf.experiments import online
 from klopf.experiments.events import Replaced
 from klopf.experiments.figure_network import HIGH, WIDE, columns_of
 from klopf.experiments.plot import plot_society
@@ -160,27 +160,23 @@ def test_a_run_that_is_no_longer_finite() -> None:
     assert "<!-- run 0 is no longer finite -->" in svg.read_text()
 
 
-def test_vacant_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vacant_places() -> None:
     """Of places where nobody lives there is nothing but the place."""
-
-    def most(group: kl.UnitGroup) -> np.ndarray:
-        return np.tile(np.arange(group.size) % 3 > 0, (2, 1))
-
-    monkeypatch.setattr(society, "living_units", most)
-    assert main([*RECALL, "--method", "decentralised", *REPLACING, "--out", "out"]) == 0
+    living = ["--method", "decentralised", *REPLACING, "--living", "0.4"]
+    assert main([*RECALL, *living, "--out", "out"]) == 0
     one = read_societies("out", 0)["decentralised"]
     for index, layer in enumerate(one.layers):
-        vacant = np.arange(layer.size) % 3 == 0
+        vacant = np.arange(layer.size) >= 2
         assert (layer.living == ~vacant).all() and not layer.backbone[vacant].any()
         assert not layer.utility[vacant].any() and not layer.age[vacant].any()
         assert not one.weights[index][:, vacant].any() and not one.weights[index + 1][vacant].any()
         assert one.weights[index][:, ~vacant].any()
     _, svg, *_ = plot_society("out", "out/x.png", format=("csv", "svg"))
     text = svg.read_text()
-    for words in ("vacant", "3 units", "2 units"):
+    for words in ("vacant", "2 units"):
         assert f"<!-- {words} -->" in text
     units = pd.read_csv("out/x-units.csv")
-    assert list(units["living"]) == [0, 1, 1, 0, 1, 0, 1, 1, 0]
+    assert list(units["living"]) == [1, 1, 0, 0, 0, 1, 1, 0, 0]
 
 
 def test_the_task_that_a_line_has_begun_last() -> None:

@@ -104,31 +104,37 @@ def test_killed_and_resumed(own: Path) -> None:
 
 
 def test_ages_and_lifetimes() -> None:
-    """Against a loop over units."""
+    """Against a loop over units; where none lives at first one may be added, with an event of age 0."""
     generator = np.random.default_rng(3)
-    layers, runs, updates = {0: 4, 2: 3}, 2, 60
+    layers, runs, updates = {0: 4, 2: 5}, 2, 60
     rows: list[list[Any]] = []
     places = [(layer, unit) for layer, size in layers.items() for unit in range(size)]
-    age = {(run, *place): 0 for run in range(runs) for place in places}
+    age = {(run, *place): np.nan if place[1] > 1 else 0.0 for run in range(runs) for place in places}
     history = []
     for step in range(updates):
         history.append(dict(age))
         for key in age:
             age[key] += 1
-            if generator.random() < 0.1:
-                rows.append([*key, step, age[key]])
+            if generator.random() < 0.05:
+                rows.append([*key, step, int(np.nan_to_num(age[key]))])
                 age[key] = 0
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     replaced = Replaced(*columns, np.zeros(len(rows)), np.full(len(rows), "x"))
-    units = Population(replaced, layers, runs, updates)
+    living = {
+        layer: np.array([[age[run, layer, unit] >= 0 for unit in range(size)] for run in range(runs)])
+        for layer, size in layers.items()
+    }
+    assert sum((~lives).sum() for lives in living.values()) > 0
+    units = Population(replaced, living, updates)
     times = np.arange(updates, dtype=np.float64)
     for run in range(runs):
         expected = [[then[key] for then in history] for key in age if key[0] == run]
         np.testing.assert_array_equal(ages(units, run, times), expected)
     for layer in layers:
-        died, living = lifetimes(units, layer)
-        assert sorted(died) == sorted(row[4] for row in rows if row[1] == layer)
-        assert sorted(living) == sorted(value for key, value in age.items() if key[1] == layer)
+        died, lives_on = lifetimes(units, layer)
+        assert sorted(died) == sorted(row[4] for row in rows if row[1] == layer and row[4] > 0)
+        alive = [value for key, value in age.items() if key[1] == layer and value >= 0]
+        assert sorted(lives_on) == sorted(alive)
 
 
 def test_what_is_said_of_mistakes(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,13 +28,23 @@ TIMES = 500  # that ages are drawn at
 class Population:
     """The units of one line.
 
-    replaced: events of all runs.  layers: name and number of units of each.  updates: how long they lived.
+    replaced: events of all runs; of age 0 where a unit was added to a place without one.  living: of each
+    layer who lives at the end [R, U].  updates: how long they lived.
     """
 
     replaced: Replaced
-    layers: dict[int, int]
-    runs: int
+    living: dict[int, NDArray[np.bool_]]
     updates: int
+
+    @property
+    def layers(self) -> dict[int, int]:
+        """Name and number of places of each."""
+        return {layer: living.shape[1] for layer, living in self.living.items()}
+
+    @property
+    def runs(self) -> int:
+        """R."""
+        return len(next(iter(self.living.values())))
 
 
 def read_population(folder: str | Path) -> dict[str, Population]:
@@ -45,8 +55,8 @@ def read_population(folder: str | Path) -> dict[str, Population]:
         if label in events:
             replaced = events[label]
             updates = max(learner._updates(), int(replaced.step.max()) + 1)
-            layers = {group.layer: group.size for group in learner.net.units}
-            found[label] = Population(replaced, layers, learner.net.runs, updates)
+            living = {group.layer: group.living for group in learner.net.units}
+            found[label] = Population(replaced, living, updates)
     if not found:
         raise kl.Error(f"no line of {folder} has replaced a unit")
     return found
@@ -67,14 +77,18 @@ def units_figure(populations: Mapping[str, Population], run: int, summary: Summa
 
 
 def ages(units: Population, run: int, times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of every unit, layer by layer, at some times, in updates [units, times]."""
+    """Of every unit, layer by layer, at some times, in updates [units, times]; NaN where none lived."""
     replaced, mine = units.replaced, units.replaced.run == run
     found = []
-    for layer, size in units.layers.items():
-        for unit in range(size):
-            births = replaced.step[mine & (replaced.layer == layer) & (replaced.unit == unit)] + 1
-            births = np.concatenate([[0], np.sort(births)])
-            found.append(times - births[np.searchsorted(births, times, side="right") - 1])
+    for layer, living in units.living.items():
+        for unit, lives in enumerate(living[run]):
+            its = mine & (replaced.layer == layer) & (replaced.unit == unit)
+            order = np.argsort(replaced.step[its], kind="stable")
+            births, from_birth = replaced.step[its][order] + 1.0, lives
+            if its.any():
+                from_birth = replaced.age[its][order][0] > 0
+            births = np.concatenate([[0.0 if from_birth else np.nan], births])
+            found.append(times - births[np.searchsorted(births[1:], times, side="right")])
     return np.array(found)
 
 
@@ -84,7 +98,7 @@ def lifetimes(units: Population, layer: int) -> tuple[NDArray[np.int64], NDArray
     mine = replaced.layer == layer
     born = np.zeros((units.runs, units.layers[layer]), np.int64)
     np.maximum.at(born, (replaced.run[mine], replaced.unit[mine]), replaced.step[mine] + 1)
-    return replaced.age[mine], (units.updates - born).ravel()
+    return replaced.age[mine & (replaced.age > 0)], (units.updates - born)[units.living[layer]]
 
 
 def _ages(axes: Axes, label: str, units: Population, run: int) -> None:

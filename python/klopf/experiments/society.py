@@ -85,12 +85,6 @@ class Lived(NamedTuple):
     ages: NDArray[np.int64]
 
 
-def living_units(group: kl.UnitGroup) -> Mask:
-    """Which places for units have one [R, U]."""
-    runs = group.bias.shape[0]
-    return np.ones((runs, group.size), bool)
-
-
 def read_societies(folder: str | Path, run: int) -> dict[str, Society]:
     """By line's label, of the last checkpoint of a results folder; of an actor-critic two.
 
@@ -165,7 +159,7 @@ def _society(
     line: Standing, prefix: str, net: kl.Network, run: int, updates: int, events: Replaced | None
 ) -> Society:
     learner, groups = line.learner, net.units
-    living = [living_units(group)[run] for group in groups]
+    living = [group.living[run] for group in groups]
     alive = bool(learner.alive[run])
     backbone_is, backbone = _backbone(line, prefix, net)
     try:
