@@ -1,0 +1,124 @@
+"""Running the study: trials of the rivals, the choice among them, and the lines that are compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from klopf.cli import main as klopf
+from klopf.experiments.measures import over_part
+from klopf.experiments.results import LineResults, read_results
+from study.plan import (
+    SECOND_HALF,
+    SEED,
+    STREAMS,
+    TUNE_PART,
+    TUNE_RUNS,
+    TUNE_SEED,
+    VARIANTS,
+    Options,
+    Stream,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a comparison.  role: rival, variant or control.  tuned_for: the column, of a rival."""
+
+    name: str
+    method: str
+    options: Options
+    role: str
+    tuned_for: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Where it is in the stream's folder."""
+        words = [self.name, self.tuned_for and f"for {self.tuned_for}"]
+        return " ".join(filter(None, words)).replace(",", "").replace("'", "").replace(" ", "-")
+
+
+def run(name: str, out: str) -> None:
+    """All that is left of a stream."""
+    stream, folder = STREAMS[name], folder_of(name, out)
+    for method, trials in stream.trials.items():
+        option, length = stream.length
+        words = [option, str(int(TUNE_PART * length)), "--runs", str(TUNE_RUNS), "--seed", str(TUNE_SEED)]
+        _klopf(stream, method, trials, words, folder / "trials" / method)
+    for line in lines(name, out):
+        option, length = stream.length
+        words = [option, str(length), "--runs", str(stream.runs), "--seed", str(SEED)]
+        _klopf(stream, line.method, line.options, words, folder / line.folder)
+
+
+def lines(name: str, out: str) -> list[Line]:
+    """All lines of a stream; rivals as trials chose them."""
+    stream, found = STREAMS[name], []
+    for method in stream.trials:
+        trials = read_results(folder_of(name, out) / "trials" / method)
+        for criterion in tuning_criteria(stream):
+            best = chosen(trials, criterion, stream.higher)
+            options = {
+                "--" + key.replace("_", "-"): [f"{v:g}"]
+                for key, v in swept(best, stream.trials[method]).items()
+            }
+            found.append(Line(method, method, options, "rival", criterion))
+    found += [Line(label, method, options, "variant") for label, (method, options) in VARIANTS.items()]
+    found += [Line(method, method, {}, "control") for method in stream.controls]
+    return found
+
+
+def tuning_criteria(stream: Stream) -> tuple[str, ...]:
+    """What rivals are tuned for: online performance, and the oldest tasks where there are some."""
+    return tuple(dict.fromkeys((stream.criteria[0], stream.criteria[-1])))
+
+
+def chosen(trials: list[LineResults], column: str, higher: bool) -> LineResults:
+    """The best trial by a column over the second half of its part; runs that gave out are the worst."""
+
+    def rank(line: LineResults) -> tuple[float, float]:
+        values = over_part(line, column, SECOND_HALF)
+        lost = len({*line.lost, *np.flatnonzero(np.isnan(values)).tolist()})
+        mean = float(np.nanmean(values)) if lost < len(values) else np.inf
+        return lost, -mean if higher else mean
+
+    return min(trials, key=rank)
+
+
+def swept(line: LineResults, grid: Options) -> dict[str, float]:
+    """What a trial has of the options that were tried."""
+    return {key: line.settings[key] for key in (option[2:].replace("-", "_") for option in grid)}
+
+
+def folder_of(name: str, out: str) -> Path:
+    return Path(out) / name.replace(",", "").replace(" ", "-")
+
+
+def _klopf(stream: Stream, method: str, options: Options, words: list[str], folder: Path) -> None:
+    """One command, or the rest of it."""
+    if (folder / "settings.json").exists():
+        if not _complete(folder):
+            _done(klopf([stream.command[0], "--resume", str(folder)]))
+        return
+    all_options = {**stream.like_all, **options}
+    flat = [word for option, values in all_options.items() for word in (option, *values)]
+    command = [*stream.command, "--method", method, *flat, *words, "--out", str(folder), "--no-figure"]
+    print("klopf", *command, flush=True)
+    _done(klopf(command))
+
+
+def _complete(folder: Path) -> bool:
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    try:
+        found = read_results(folder)
+    except Exception:
+        return False
+    return all(int(line.at[-1]) >= line.whole for line in found) and len(found) == len(settings["lines"])
+
+
+def _done(code: int) -> None:
+    if code:
+        raise SystemExit(code)
