@@ -13,7 +13,7 @@ import pytest
 import klopf as kl
 from command_line import refused
 from klopf.cli import main
-from klopf.experiments import recall
+from klopf.experiments import recall, retention
 from reference.arrays import relative_error
 
 SHORT = ["--runs", "2", "--quiet", "--out", "out"]
@@ -84,7 +84,7 @@ def test_what_is_measured() -> None:
         heads.append(np.concatenate([weights["4.weight"][:, 0], weights["4.bias"]], axis=1))
         found = rows[rows["task"] == task + 1]
         np.testing.assert_array_equal(found["error"], 2 * loss)
-        for lag in recall.LAGS:
+        for lag in retention.LAGS:
             columns = [f"recall_{lag}", f"refit_{lag}"]
             if lag > task:
                 assert found[columns].isna().all(axis=None)
@@ -125,7 +125,7 @@ def test_a_task_begins_with_a_new_head() -> None:
     before = learner.net.state_dict()
     learner.run(*plan.stream().examples(0, 50), batch_size=1)
     learned = learner.net.state_dict()
-    plan.begin(learner)
+    plan.begin(plan.lines[0].method, learner, 1)
     for name, array in learner.net.state_dict().items():
         assert (learned[name] != before[name]).any()
         np.testing.assert_array_equal(array, 0 if name.startswith("2.") else learned[name])
@@ -135,10 +135,10 @@ def test_frozen_layers() -> None:
     """Only the head learns, by gradient descent."""
     plan = recall.plan({"tasks": 1, "examples": 20, "runs": 1, "hidden": (6, 5), "method": ("frozen",)}, [])
     learner = plan.learner(plan.lines[0].method, 0)
-    plan.begin(learner)
+    plan.begin(plan.lines[0].method, learner, 0)
     before = learner.net.state_dict()
     x, y = plan.stream().examples(0, 20)
-    seen, head = recall.seen_by_head(learner.net, x)[0], np.zeros(6)
+    seen, head = retention.seen_by_head(learner.net, x)[0], np.zeros(6)
     for one, target in zip(seen, y[0, :, 0], strict=True):
         head -= 0.005 * (head @ one - target) * one
     learner.run(x, y, batch_size=1, shuffle=False)

@@ -15,8 +15,8 @@ from klopf.experiments.drawing import (
     panels_of,
     units_panels,
 )
-from klopf.experiments.recall import LAGS
 from klopf.experiments.results import total_of
+from klopf.experiments.retention import LAGS
 from klopf.experiments.statistics import Summary
 
 if TYPE_CHECKING:
