@@ -13,10 +13,10 @@ from klopf.experiments.drawing import (
     draw,
     frame,
     panels_of,
+    recall_panels,
     units_panels,
 )
 from klopf.experiments.results import total_of
-from klopf.experiments.retention import LAGS
 from klopf.experiments.statistics import Summary
 
 if TYPE_CHECKING:
@@ -25,14 +25,8 @@ if TYPE_CHECKING:
 
 POINTS = 100  # of a curve, where there are more measurements
 
-
-def _back(lag: int) -> str:
-    return f"{lag} task{'s' if lag > 1 else ''} back"
-
-
 _ROWS = (
-    tuple((f"recall_{lag}", f"error {_back(lag)}, stored head", 1.0) for lag in LAGS),
-    tuple((f"refit_{lag}", f"error {_back(lag)}, head refitted", 1.0) for lag in LAGS),
+    *recall_panels("error"),
     (
         ("step_size_relevant", "step sizes of inputs that matter", 1.0),
         ("step_size_irrelevant", "of those that do not", 1.0),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from klopf._core import Error
 from klopf.experiments.results import LineResults
+from klopf.experiments.retention import LAGS, RECALL, REFIT
 from klopf.experiments.statistics import interquartile_mean, mean
 
 Array = NDArray[np.float64]
@@ -137,8 +138,17 @@ def _at_the_end(column: str) -> Callable[[LineResults], Array]:
     return lambda line: line.values[column][:, -1]
 
 
-def _late_half(column: str) -> Callable[[LineResults], Array]:
-    return lambda line: over_part(line, column, SECOND_HALF)
+def _back(part: Part, factor: float, form: Form) -> tuple[Column, ...]:
+    """Columns about tasks of before."""
+
+    def of(column: str) -> Callable[[LineResults], Array]:
+        return lambda line: np.asarray(factor * over_part(line, column, part))
+
+    farthest = f"{LAGS[-1]} back"
+    return (
+        *(Column(f"{lag} back", of(name), form) for lag, name in zip(LAGS, RECALL, strict=True)),
+        Column(f"{farthest}, refitted", of(REFIT[-1]), form),
+    )
 
 
 # The first that has what was measured.
@@ -162,11 +172,8 @@ MEASURES = (
         False,
         "error",
         (
-            Column("error", _late_half("error"), _error),
-            Column("1 back", _late_half("recall_1"), _error),
-            Column("5 back", _late_half("recall_5"), _error),
-            Column("20 back", _late_half("recall_20"), _error),
-            Column("20 back, refitted", _late_half("refit_20"), _error),
+            Column("error", lambda line: over_part(line, "error", SECOND_HALF), _error),
+            *_back(SECOND_HALF, 1.0, _error),
         ),
         part=SECOND_HALF,
         part_said="second half",
@@ -175,6 +182,16 @@ MEASURES = (
         also=("20 back",),
     ),
     Measure("error", False, "error", _early_and_late("error", "rise", 1.0, _error)),
+    Measure(
+        "accuracy",
+        True,
+        "accuracy (%)",
+        (*_early_and_late("accuracy", "change", 100.0, _percent), *_back(LAST_TENTH, 100.0, _percent)),
+        remark="tasks of before over the last tenth; ",
+        factor=100.0,
+        beside=("recall_20",),
+        also=("20 back",),
+    ),
     Measure(
         "accuracy",
         True,

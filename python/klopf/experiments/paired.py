@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 _OWN = {
     *("runs", "seed", "method", "agent", "profile", "device", "precision", *OPERATIONAL),
     *("channels", "kernels", "hidden", "init"),
-    *("measure_every", "metrics_every", "probe", "probe_images", "metric", "events"),
+    *("measure_every", "metrics_every", "probe", "probe_images", "metric", "events", "recall"),
 }
 
 

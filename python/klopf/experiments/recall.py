@@ -248,7 +248,7 @@ class Plan(online.Plan):
         return found
 
 
-def recalled(seen: Values, y: Values, heads: NDArray[Any]) -> tuple[Values, Values]:
+def recalled(seen: Floats, y: Values, heads: NDArray[Any]) -> tuple[Values, Values]:
     """Mean squared errors on half of the examples: with heads, and with ones that are fitted to the other
     half [tasks, R] each.
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 import klopf as kl
 
 Array = NDArray[Any]
+Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 LAGS = (1, 5, 20)  # tasks back that are asked for
@@ -24,7 +25,7 @@ RECALL, REFIT = ([f"{name}_{lag}" for lag in LAGS] for name in ("recall", "refit
 RIDGE = 1e-3  # of the fit, times the mean square of what the head sees
 
 
-def seen_by_head(net: kl.Network, x: Array, pixels: Mapping[str, Any] | None = None) -> Values:
+def seen_by_head(net: kl.Network, x: Array, pixels: Mapping[str, Any] | None = None) -> Floats:
     """What the last layer sees of inputs [R, B, ...], and a one for its bias [R, B, units + 1].
 
     pixels: of images, scale and offset of each channel.
@@ -32,10 +33,10 @@ def seen_by_head(net: kl.Network, x: Array, pixels: Mapping[str, Any] | None = N
     units = net.activities(x, **(pixels or {}))
     seen = units[-1] if units else standardised(x, pixels) if pixels else x
     seen = seen.reshape(*seen.shape[:2], -1)
-    return np.concatenate([seen, np.ones_like(seen[..., :1])], axis=2, dtype=np.float64)
+    return np.concatenate([seen, np.ones_like(seen[..., :1])], axis=2)
 
 
-def standardised(images: Array, pixels: Mapping[str, Any]) -> Array:
+def standardised(images: Array, pixels: Mapping[str, Any]) -> Floats:
     """As the network sees them, float32; scale and offset are one number or [C]."""
     scale, offset = (np.asarray(pixels[name], np.float32).reshape(-1, 1, 1) for name in ("scale", "offset"))
     return np.asarray(images * scale + offset, np.float32)
@@ -57,7 +58,7 @@ def stored(kept: MutableMapping[str, Array], heads: Array) -> Array:
     return kept["heads"]
 
 
-def refitted(seen: Values, target: Values) -> Values:
+def refitted(seen: Floats, target: Values) -> Values:
     """New heads [R, units + 1, outputs], by ridge regression; of a run that is not finite NaN.
 
     seen: by heads, of examples to learn from [R, N, units + 1].  target: of each [R, N, outputs].
@@ -65,7 +66,7 @@ def refitted(seen: Values, target: Values) -> Values:
     heads = np.full((len(seen), seen.shape[2], target.shape[2]), np.nan)
     with threadpool_limits(1):  # as in klopf.metrics: small matrices, each run by itself
         for run in _finite(seen):
-            heads[run] = _ridge(seen[run], target[run])
+            heads[run] = _ridge(seen[run].astype(np.float64), target[run])
     return heads
 
 
@@ -81,7 +82,7 @@ def _ridge(known: Values, target: Values) -> Values:
     return np.asarray(known.T @ np.linalg.solve(square, target))
 
 
-def said(seen: Values, heads: Array) -> Values:
+def said(seen: Floats, heads: Array) -> Values:
     """Outputs [R, N, outputs] of heads [R, units + 1, outputs]; of a run that is not finite NaN.
 
     seen: by heads [R, N, units + 1].
@@ -89,9 +90,9 @@ def said(seen: Values, heads: Array) -> Values:
     outputs = np.full((*seen.shape[:2], heads.shape[2]), np.nan)
     with threadpool_limits(1):
         for run in _finite(seen):
-            outputs[run] = seen[run] @ heads[run].astype(np.float64)
+            outputs[run] = seen[run].astype(np.float64) @ heads[run].astype(np.float64)
     return outputs
 
 
-def _finite(seen: Values) -> Sequence[int]:
+def _finite(seen: Floats) -> Sequence[int]:
     return [run for run, one in enumerate(seen) if np.isfinite(one).all()]
