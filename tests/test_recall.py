@@ -14,6 +14,8 @@ import klopf as kl
 from command_line import refused
 from klopf.cli import main
 from klopf.experiments import recall, retention
+from klopf.experiments.measures import is_relative, relative
+from klopf.experiments.results import read_results
 from reference.arrays import relative_error
 
 SHORT = ["--runs", "2", "--quiet", "--out", "out"]
@@ -84,6 +86,8 @@ def test_what_is_measured() -> None:
         heads.append(np.concatenate([weights["4.weight"][:, 0], weights["4.bias"]], axis=1))
         found = rows[rows["task"] == task + 1]
         np.testing.assert_array_equal(found["error"], 2 * loss)
+        variance = stream.examples(60 * task, 60)[1].astype(np.float64).var(axis=1)[:, 0]
+        np.testing.assert_allclose(found["constant"], variance, rtol=1e-6)
         for lag in retention.LAGS:
             columns = [f"recall_{lag}", f"refit_{lag}"]
             if lag > task:
@@ -186,7 +190,7 @@ def test_table_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert headings.endswith("error, against bp  20 back, against bp")
     assert main(["plot", "out", "--format", "csv", "--interval", "bootstrap"]) == 0
     panels = {path.stem for path in Path("out").glob("figure-*.csv")}
-    assert panels == {f"figure-{name}" for name in recall.Plan.measured[:-1]}
+    assert panels == {f"figure-{name}" for name in recall.Plan.measured[:-1] if name != "constant"}
     later = pd.read_csv("out/figure-recall_20.csv")
     assert set(later["line"]) == {"bp", "cbp", "autostep"} and set(later["x"]) == set(range(21, 31))
     assert main(["plot", "out", "--step-sizes", "1"]) == 0
@@ -198,6 +202,42 @@ def test_table_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["-", "-"]
     assert main(["plot", "few", "--format", "csv"]) == 0
     assert not Path("few/figure-recall_20.csv").exists() and Path("few/figure-recall_5.csv").exists()
+
+
+def test_errors_relative_to_a_constant(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each over the variance of the target of the task that it is about, wherever errors are shown."""
+    words = ["--tasks", "24", "--examples", "100", "--hidden", "5", "--method", "bp", "linear"]
+    assert main(["recall", *words, *SHORT, "--step-size", "0.001", "0.01", "--no-figure"]) == 0
+    rows = pd.read_csv("out/results.csv")
+    lines = read_results("out")
+    for line in lines:
+        found = rows[rows["line"] == line.label].pivot(index="run", columns="task")
+        constant, told = found["constant"].to_numpy(), relative(line).values
+        assert (told["constant"] == 1).all() and is_relative(relative(line)) and not is_relative(line)
+        np.testing.assert_array_equal(told["error"], found["error"] / constant)
+        for lag in retention.LAGS:
+            for name in (f"recall_{lag}", f"refit_{lag}"):
+                np.testing.assert_array_equal(
+                    told[name][:, lag:], found[name].to_numpy()[:, lag:] / constant[:, :-lag]
+                )
+                assert np.isnan(told[name][:, :lag]).all()
+        assert (told["dormant_rate"] == line.values["dormant_rate"]).all() or line.method == "linear"
+    capsys.readouterr()
+    assert main(["table", "out", "--relative", "--csv", "a.csv"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("errors relative to a constant's; errors over the second half; ")
+    assert said[1].split()[4] == f"{relative(lines[0]).values['error'][:, 12:].mean():.3f}"
+    assert set(pd.read_csv("a.csv")["measure"]) == {"error, relative"}
+    assert main(["plot", "out", "--relative", "--format", "csv", "svg"]) == 0
+    drawn = pd.read_csv("out/figure-recall_5.csv").query("line == 'bp, step size 0.01'")
+    assert drawn["mean"].iloc[0] == pytest.approx(relative(lines[1]).values["recall_5"][:, 5].mean())
+    assert "error relative to a constant's" in Path("out/figure.svg").read_text()
+    words = ["--over", "step-size", "--column", "recall_20", "--part", "0.9", "1", "--format", "csv"]
+    for more, factor in (([], lines), (["--relative"], list(map(relative, lines)))):
+        assert main(["plot", "out", *words, *more]) == 0
+        drawn = pd.read_csv("out/over_step_size_recall_20-step_size.csv")
+        expected = [line.values["recall_20"][:, 21:].mean() for line in factor]
+        assert drawn["mean"].tolist() == pytest.approx(expected)
 
 
 def test_settings_are_chosen_and_drawn() -> None:

@@ -16,6 +16,7 @@ from klopf.experiments.drawing import (
     recall_panels,
     units_panels,
 )
+from klopf.experiments.measures import is_relative
 from klopf.experiments.results import total_of
 from klopf.experiments.statistics import Summary
 
@@ -54,7 +55,8 @@ def online_figure(looks: list[Look], summary: Summary, bin: int | None, publishe
     axes = figure.add_subplot(grid[0], label="error")
     for look in looks:
         draw(axes, look, *binned_interval(look, look.line.values["error"], width, summary))
-    axes.set_ylabel("mean squared error")
+    relative = is_relative(looks[0].line)
+    axes.set_ylabel("error relative to a constant's" if relative else "mean squared error")
     axes.set_ylim(bottom=0)
     count_axis(axes, last, counted)
     if panels:

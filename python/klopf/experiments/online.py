@@ -60,13 +60,14 @@ def drawn(
 class Learned(NamedTuple):
     """A stretch that a line has just learned.
 
-    errors: mean squared errors over it [R].  x: its inputs.  kept: what the line wants to know later, by
-    name.
+    errors: mean squared errors over it [R].  x, y: its inputs and targets.  kept: what the line wants to know
+    later, by name.
     """
 
     stretch: int
     errors: Values
     x: Floats
+    y: Floats
     kept: MutableMapping[str, NDArray[Any]]
 
 
@@ -170,7 +171,9 @@ class Experiment:
             errors = plan.learn(line.method, learner, stretch, x, y)
         with session.timed("metrics"):
             found = {
-                **plan.measure(line.method, learner, Learned(stretch, errors, x, self.record.kept_by(index))),
+                **plan.measure(
+                    line.method, learner, Learned(stretch, errors, x, y, self.record.kept_by(index))
+                ),
                 **self.own.measure(learner, x[:, -PROBE:], {}),
             }
         for run in np.flatnonzero(alive & ~learner.alive):

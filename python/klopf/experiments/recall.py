@@ -28,6 +28,7 @@ from klopf import metrics
 from klopf.experiments import learners, online, regression, retention, stepping
 from klopf.experiments.controls import CONTROLS, Frozen, Joint
 from klopf.experiments.lines import Methods
+from klopf.experiments.measures import CONSTANT
 from klopf.experiments.results import Table, read_results
 from klopf.experiments.retention import LAGS, RECALL, REFIT
 from klopf.experiments.session import carry_out, report
@@ -180,6 +181,7 @@ class Plan(online.Plan):
     stretch_said = "task"
     measured = (
         "error",  # mean squared error over the task, each example before it is learned
+        CONSTANT,  # of the best constant on these examples, which is the target's variance
         *RECALL,  # of the task so many back, with the head stored at its end
         *REFIT,  # with a head that is fitted to examples of it
         "dormant_rate",  # this and the two following on the task's last 1,000 examples, see klopf.metrics
@@ -228,6 +230,7 @@ class Plan(online.Plan):
         units = net.activities(probe)
         found = {
             "error": learned.errors,
+            CONSTANT: learned.y[..., 0].var(axis=1, dtype=np.float64),
             **dict.fromkeys((*RECALL, *REFIT), nothing),
             "dormant_rate": metrics.dormant_rate(units) if units else nothing,
             "backbone_share": metrics.backbone_share(net, probe),
