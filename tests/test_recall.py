@@ -13,7 +13,9 @@ import pytest
 import klopf as kl
 from command_line import refused
 from klopf.cli import main
-from klopf.experiments import recall
+from klopf.experiments import recall, retention
+from klopf.experiments.measures import is_relative, relative
+from klopf.experiments.results import read_results
 from reference.arrays import relative_error
 
 SHORT = ["--runs", "2", "--quiet", "--out", "out"]
@@ -84,7 +86,9 @@ def test_what_is_measured() -> None:
         heads.append(np.concatenate([weights["4.weight"][:, 0], weights["4.bias"]], axis=1))
         found = rows[rows["task"] == task + 1]
         np.testing.assert_array_equal(found["error"], 2 * loss)
-        for lag in recall.LAGS:
+        variance = stream.examples(60 * task, 60)[1].astype(np.float64).var(axis=1)[:, 0]
+        np.testing.assert_allclose(found["constant"], variance, rtol=1e-6)
+        for lag in retention.LAGS:
             columns = [f"recall_{lag}", f"refit_{lag}"]
             if lag > task:
                 assert found[columns].isna().all(axis=None)
@@ -125,7 +129,7 @@ def test_a_task_begins_with_a_new_head() -> None:
     before = learner.net.state_dict()
     learner.run(*plan.stream().examples(0, 50), batch_size=1)
     learned = learner.net.state_dict()
-    plan.begin(learner)
+    plan.begin(plan.lines[0].method, learner, 1)
     for name, array in learner.net.state_dict().items():
         assert (learned[name] != before[name]).any()
         np.testing.assert_array_equal(array, 0 if name.startswith("2.") else learned[name])
@@ -135,10 +139,10 @@ def test_frozen_layers() -> None:
     """Only the head learns, by gradient descent."""
     plan = recall.plan({"tasks": 1, "examples": 20, "runs": 1, "hidden": (6, 5), "method": ("frozen",)}, [])
     learner = plan.learner(plan.lines[0].method, 0)
-    plan.begin(learner)
+    plan.begin(plan.lines[0].method, learner, 0)
     before = learner.net.state_dict()
     x, y = plan.stream().examples(0, 20)
-    seen, head = recall.seen_by_head(learner.net, x)[0], np.zeros(6)
+    seen, head = retention.seen_by_head(learner.net, x)[0], np.zeros(6)
     for one, target in zip(seen, y[0, :, 0], strict=True):
         head -= 0.005 * (head @ one - target) * one
     learner.run(x, y, batch_size=1, shuffle=False)
@@ -186,7 +190,7 @@ def test_table_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert headings.endswith("error, against bp  20 back, against bp")
     assert main(["plot", "out", "--format", "csv", "--interval", "bootstrap"]) == 0
     panels = {path.stem for path in Path("out").glob("figure-*.csv")}
-    assert panels == {f"figure-{name}" for name in recall.Plan.measured[:-1]}
+    assert panels == {f"figure-{name}" for name in recall.Plan.measured[:-1] if name != "constant"}
     later = pd.read_csv("out/figure-recall_20.csv")
     assert set(later["line"]) == {"bp", "cbp", "autostep"} and set(later["x"]) == set(range(21, 31))
     assert main(["plot", "out", "--step-sizes", "1"]) == 0
@@ -198,6 +202,42 @@ def test_table_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["-", "-"]
     assert main(["plot", "few", "--format", "csv"]) == 0
     assert not Path("few/figure-recall_20.csv").exists() and Path("few/figure-recall_5.csv").exists()
+
+
+def test_errors_relative_to_a_constant(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each over the variance of the target of the task that it is about, wherever errors are shown."""
+    words = ["--tasks", "24", "--examples", "100", "--hidden", "5", "--method", "bp", "linear"]
+    assert main(["recall", *words, *SHORT, "--step-size", "0.001", "0.01", "--no-figure"]) == 0
+    rows = pd.read_csv("out/results.csv")
+    lines = read_results("out")
+    for line in lines:
+        found = rows[rows["line"] == line.label].pivot(index="run", columns="task")
+        constant, told = found["constant"].to_numpy(), relative(line).values
+        assert (told["constant"] == 1).all() and is_relative(relative(line)) and not is_relative(line)
+        np.testing.assert_array_equal(told["error"], found["error"] / constant)
+        for lag in retention.LAGS:
+            for name in (f"recall_{lag}", f"refit_{lag}"):
+                np.testing.assert_array_equal(
+                    told[name][:, lag:], found[name].to_numpy()[:, lag:] / constant[:, :-lag]
+                )
+                assert np.isnan(told[name][:, :lag]).all()
+        assert (told["dormant_rate"] == line.values["dormant_rate"]).all() or line.method == "linear"
+    capsys.readouterr()
+    assert main(["table", "out", "--relative", "--csv", "a.csv"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("errors relative to a constant's; errors over the second half; ")
+    assert said[1].split()[4] == f"{relative(lines[0]).values['error'][:, 12:].mean():.3f}"
+    assert set(pd.read_csv("a.csv")["measure"]) == {"error, relative"}
+    assert main(["plot", "out", "--relative", "--format", "csv", "svg"]) == 0
+    drawn = pd.read_csv("out/figure-recall_5.csv").query("line == 'bp, step size 0.01'")
+    assert drawn["mean"].iloc[0] == pytest.approx(relative(lines[1]).values["recall_5"][:, 5].mean())
+    assert "error relative to a constant's" in Path("out/figure.svg").read_text()
+    words = ["--over", "step-size", "--column", "recall_20", "--part", "0.9", "1", "--format", "csv"]
+    for more, factor in (([], lines), (["--relative"], list(map(relative, lines)))):
+        assert main(["plot", "out", *words, *more]) == 0
+        drawn = pd.read_csv("out/over_step_size_recall_20-step_size.csv")
+        expected = [line.values["recall_20"][:, 21:].mean() for line in factor]
+        assert drawn["mean"].tolist() == pytest.approx(expected)
 
 
 def test_settings_are_chosen_and_drawn() -> None:

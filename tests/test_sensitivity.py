@@ -82,6 +82,8 @@ def test_mistakes(
         ("a --over step-size --bin 2", "--over goes without --bin"),
         ("a --over step-size --published", "--over goes without --published"),
         ("a --part 0 1", "--part is an option of --over"),
+        ("a --column dead_units", "--column is an option of --over"),
+        ("a --over step-size --column dead", "--column: there is no column dead; there are accuracy, "),
         ("a --over step-size --part 1 0", "--part must be two numbers from 0 to 1, the first below, got 1 0"),
         (
             "a a --over step_size --out b.png",

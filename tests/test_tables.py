@@ -16,7 +16,7 @@ from klopf.cli import main
 from klopf.experiments.latex import escaped, tabular
 from klopf.experiments.measures import over_part
 from klopf.experiments.results import LineResults, read_results
-from klopf.experiments.statistics import Summary
+from klopf.experiments.statistics import Summary, bootstrap_interval
 from klopf.experiments.tables import end_of_run, table_of_lines
 
 Capture = pytest.CaptureFixture[str]
@@ -109,6 +109,41 @@ def test_differences_are_paired_by_seed(folder: Path, capsys: Capture) -> None:
     assert (row["line"], row["runs"], float(row["mean"])) == ("cbp", "2", pytest.approx(5.5))
 
 
+def test_columns_and_parts_that_are_asked_for(folder: Path, capsys: Capture) -> None:
+    """Means of any column over any part, in the units of the table, and paired differences of each."""
+    made_up(folder / "a", ["bp", "cbp"], 20, 4)
+    words = ["--columns", "accuracy", "dormant_rate", "--part", "0.25", "0.5", "--against", "bp"]
+    assert main(["table", "a", *words, "--interval", "bootstrap", "--csv", "a.csv"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    headings = [heading.strip() for heading in said[0].split("  ") if heading]
+    assert headings[-2:] == ["accuracy (%), against bp", "dormant_rate, against bp"]
+    assert said[-1].startswith("over tasks 6 to 10; means of 4 runs; in brackets: 95% bootstrap intervals; ")
+    bp, cbp = (
+        {name: v[:, 5:10].mean(axis=1) for name, v in line.values.items()} for line in read_results("a")
+    )
+    expected = {
+        "accuracy (%)": 100 * cbp["accuracy"],
+        "dormant_rate": cbp["dormant_rate"],
+        "accuracy (%), against bp": 100 * (cbp["accuracy"] - bp["accuracy"]),
+        "dormant_rate, against bp": cbp["dormant_rate"] - bp["dormant_rate"],
+    }
+    found = {row["column"]: row for row in rows_of(folder / "a.csv") if row["line"] == "cbp"}
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        interval = bootstrap_interval(values)
+        for column, value in (("mean", interval.centre), ("low", interval.low), ("high", interval.high)):
+            assert float(found[name][column]) == pytest.approx(float(value))
+
+    assert main(["table", "a", "--part", "0", "1"]) == 0  # what the experiment is judged by
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split() == ["accuracy", "(%)"] and said[-1].startswith("over tasks 1 to 20; means of 4")
+    assert main(["table", "a", "--columns", "accuracy"]) == 0  # where it is judged
+    assert "over tasks 19 to 20; " in capsys.readouterr().out
+    made_up(folder / "b", ["l2"], 10, 4)
+    assert main(["table", "a", "b", "--part", "0.5", "1"]) == 0  # of lines that are not as far
+    assert "over part from 0.5 to 1; " in capsys.readouterr().out
+
+
 def test_looking_differently_is_no_other_stream_and_what_is_unfinished_is_said(
     folder: Path, capsys: Capture
 ) -> None:
@@ -144,6 +179,19 @@ def test_mistakes(folder: Path, capsys: Capture) -> None:
         ("a c --against snp", "klopf: --against snp: runs of bp, step size 0.1 saw another stream, --tasks"),
         ("b --csv none/a.csv", "klopf: cannot write none/a.csv: No such file or directory"),
         ("b --latex a", "klopf: cannot write a: "),
+        (
+            "b --columns acuracy",
+            "klopf: --columns: there is no column acuracy; did you mean accuracy?; there ",
+        ),
+        (
+            "b --columns diverged",
+            "klopf: --columns: there is no column diverged; there are accuracy, train_l",
+        ),
+        ("b --part 0.5", "klopf: --part must be two numbers from 0 to 1, the first below, got 0.5"),
+        (
+            "b --relative",
+            "klopf: --relative: l2 has no errors of a constant, as results of klopf recall have",
+        ),
     ):
         code = 2 if line.startswith("klopf table") else 1
         assert refused(capsys, "table", *words.split(), code=code).startswith(line)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klopf.experiments.results import LineResults
+from klopf.experiments.retention import LAGS, RECALL, REFIT
 from klopf.experiments.statistics import Interval, Summary, binned
 from klopf.experiments.supervised import named_after
 from klopf.experiments.tables import number_of_runs
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from klopf.experiments.panels import Sheet
 
 Panel = tuple[str, str, float]  # column, title, factor
+
+
+def recall_panels(what: str, unit: str = "", factor: float = 1.0) -> tuple[list[Panel], list[Panel]]:
+    """Rows of panels about tasks of before: with stored heads, and with new ones."""
+    back = [f"{what} {lag} task{'s' if lag > 1 else ''} back" for lag in LAGS]
+    return (
+        [(name, f"{one}, stored head{unit}", factor) for name, one in zip(RECALL, back, strict=True)],
+        [(name, f"{one}, head refitted{unit}", factor) for name, one in zip(REFIT, back, strict=True)],
+    )
+
 
 FEW = 10  # points that are marked one by one
 

@@ -16,6 +16,7 @@ from klopf.experiments.drawing import (
     level_line,
     marks,
     panels_of,
+    recall_panels,
     units_panels,
 )
 from klopf.experiments.published import curves, published_curve
@@ -37,7 +38,7 @@ def imagenet_figure(looks: list[Look], interval: Summary, bin: int | None, publi
     tasks = max(look.line.values["accuracy"].shape[1] for look in looks)
     width = bin or _bin_width(tasks)
     deep = [look for look in looks if look.line.method != "linear"]  # that appears as a horizontal line only
-    panels = panels_of(deep, UNIT_PANELS)
+    panels = panels_of(deep, *recall_panels("accuracy", " (%)", 100.0), UNIT_PANELS)
     labels = [look.label for look in looks] + ([f"published ({curves()['runs']} runs)"] if published else [])
     remark = (
         f"beyond the first {FIRST_TASKS} tasks in bins of {width}"

@@ -13,9 +13,10 @@ from klopf.experiments.drawing import (
     draw,
     frame,
     panels_of,
+    recall_panels,
     units_panels,
 )
-from klopf.experiments.recall import LAGS
+from klopf.experiments.measures import is_relative
 from klopf.experiments.results import total_of
 from klopf.experiments.statistics import Summary
 
@@ -25,14 +26,8 @@ if TYPE_CHECKING:
 
 POINTS = 100  # of a curve, where there are more measurements
 
-
-def _back(lag: int) -> str:
-    return f"{lag} task{'s' if lag > 1 else ''} back"
-
-
 _ROWS = (
-    tuple((f"recall_{lag}", f"error {_back(lag)}, stored head", 1.0) for lag in LAGS),
-    tuple((f"refit_{lag}", f"error {_back(lag)}, head refitted", 1.0) for lag in LAGS),
+    *recall_panels("error"),
     (
         ("step_size_relevant", "step sizes of inputs that matter", 1.0),
         ("step_size_irrelevant", "of those that do not", 1.0),
@@ -60,7 +55,8 @@ def online_figure(looks: list[Look], summary: Summary, bin: int | None, publishe
     axes = figure.add_subplot(grid[0], label="error")
     for look in looks:
         draw(axes, look, *binned_interval(look, look.line.values["error"], width, summary))
-    axes.set_ylabel("mean squared error")
+    relative = is_relative(looks[0].line)
+    axes.set_ylabel("error relative to a constant's" if relative else "mean squared error")
     axes.set_ylim(bottom=0)
     count_axis(axes, last, counted)
     if panels:

@@ -5,6 +5,7 @@
             new heads, zero                          the rest of the network goes on
             train on the task for so many epochs
             test accuracy, and metrics of the units
+            where it is asked for: test accuracy on tasks of before, with the heads stored then, and new ones
 
 Protocol: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632 (2024).
 """
@@ -16,10 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klopf.experiments import tasks
+import numpy as np
+from numpy.typing import NDArray
+
+import klopf as kl
+from klopf.backbone import chunks_of
+from klopf.experiments import retention, tasks
 from klopf.experiments.lines import Line
 from klopf.experiments.methods import IMAGE_METHODS, ImageMethod, NetworkSize
 from klopf.experiments.results import LineResults, read_results
+from klopf.experiments.retention import LAGS, RECALL, REFIT
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option
 from klopf.experiments.stream import SPLITS, Task, TaskStream
@@ -44,6 +51,10 @@ class Settings(tasks.Settings):
     kernels: tuple[int, ...] = option((5, 3, 3), "height and width of each convolution's filters", minimum=1)
     hidden: tuple[int, ...] = option((128, 128), "units of each hidden linear layer", minimum=1)
 
+    recall: bool = option(
+        False, "test on the tasks 1, 5 and 20 back, too, with the heads stored then and with new ones"
+    )
+
 
 MEASURED = (
     "accuracy",  # share of the test images that are classified correctly, at the end of the task
@@ -54,6 +65,15 @@ MEASURED = (
 
 class Plan(tasks.Plan):
     name, kind, methods, measured = "imagenet", Settings, IMAGE_METHODS, MEASURED
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """With --recall, accuracy on the test images of the tasks so many back, too: with the heads stored at
+        their ends, and with ones that are fitted to their training images."""
+        if not self.settings.recall:
+            return self.measured
+        first = len(self.measured) - len(tasks.UNITS)
+        return (*self.measured[:first], *RECALL, *REFIT, *self.measured[first:])
 
     def experiment(self) -> Experiment:
         return Experiment(self)
@@ -97,7 +117,33 @@ class Experiment(tasks.InEpochs):
         super().__init__(plan, network, (3, plan.source.size, plan.source.size), s.epochs)
 
     def task(self, task: int) -> Task:
+        asked = [lag for lag in LAGS if lag <= task] if self.settings.recall else []
+        self._before = {lag: self.stream.task(task - lag) for lag in asked}  # once for all lines
         return self.stream.task(task)
+
+    def tested(self, learner: kl.Learner, shown: Task) -> dict[str, Any]:
+        found = super().tested(learner, shown)
+        return {**found, **self.recalled(learner.net)} if self.settings.recall else found
+
+    def recalled(self, net: kl.Network) -> dict[str, Any]:
+        """Of the tasks so many back, where there are such: the share of their test images that is right with
+        the heads that the line had then, and with new ones, fitted to one-hot labels of training images."""
+        heads = retention.stored(self.record.kept_by(self.record.line), retention.heads_of(net))
+        found = {}
+        for lag, asked in self._before.items():
+            classes = np.eye(self.settings.classes_per_task)[asked.train_labels]
+            new = retention.refitted(self._seen_by_head(net, asked.train), classes)
+            seen = self._seen_by_head(net, asked.test)
+            for name, which in ((f"recall_{lag}", heads[..., -1 - lag]), (f"refit_{lag}", new)):
+                outputs = retention.said(seen, which)
+                right = (outputs.argmax(axis=2) == asked.test_labels).mean(axis=1)
+                found[name] = np.where(np.isnan(outputs).any(axis=(1, 2)), np.nan, right)
+        return found
+
+    def _seen_by_head(self, net: kl.Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """A few images at a time: activities of all layers are large."""
+        parts = [retention.seen_by_head(net, part, self.pixels) for part in chunks_of(images, 1)]
+        return np.concatenate(parts, axis=1)
 
 
 def table(lines: Sequence[LineResults]) -> str:

@@ -185,7 +185,9 @@ def scratch_of(line: LineResults, lines: Sequence[LineResults]) -> LineResults |
 def table(lines: Sequence[LineResults]) -> str:
     """Each line's accuracy at the first and at the last step, in percent, and that less scratch's."""
     summary = Summary()
-    made = words.Table("accuracy (%)", [], lines, [[] for _ in lines], summary, footing(lines, summary))
+    made = words.Table(
+        "accuracy (%)", [], lines, [[] for _ in lines], summary, remark=footing(lines, summary)
+    )
     for step in (0, -1):
         values = [100 * line.values["accuracy"][:, step] for line in lines]
         made.add(f"{lines[0].at[step]} classes", [cell_of(one, "{:.1f}".format, summary) for one in values])

@@ -27,6 +27,10 @@ class OnlineMethod:
         """The rule, behind all others, by which units' wires change."""
         return []
 
+    def begin_task(self, learner: kl.Learner, task: int) -> None:
+        """What happens before task number `task` (from 0) of a stream that has tasks: a new head, at zero."""
+        learner.net.reset([-1], to="zero")
+
     def build(
         self,
         layers: Sequence[Any],

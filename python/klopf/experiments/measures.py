@@ -1,11 +1,12 @@
 """What an experiment is about: the column that counts, whether more of it is better, and its table.
 
-Tables, sensitivity curves and the choice of settings all ask here.
+Tables, sensitivity curves and the choice of settings all ask here; so do those who want other columns, over
+another part of the stream, or errors over those of a constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klopf._core import Error
-from klopf.experiments.results import LineResults
+from klopf.experiments.results import LineResults, total_of
+from klopf.experiments.retention import LAGS, RECALL, REFIT
+from klopf.experiments.settings import suggestion, written
 from klopf.experiments.statistics import interquartile_mean, mean
 
 Array = NDArray[np.float64]
 Form = Callable[[Any], str]
+Of = Callable[[LineResults], Array]
 Part = tuple[float, float]  # of the stream: from after the one share of it up to the other
 
 FIRST_TENTH, LAST_TENTH, LAST_THIRD, WHOLE = (0.0, 0.1), (0.9, 1.0), (2 / 3, 1.0), (0.0, 1.0)
 SECOND_HALF = (0.5, 1.0)
 MANY = 12  # runs of which not every one is told
+CONSTANT = "constant"  # the column of what a constant's error is on the latest task
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Column:
     """
 
     title: str
-    of: Callable[[LineResults], Array]
+    of: Of
     form: Form
     text: Callable[[Array], str] | None = None
 
@@ -49,6 +54,7 @@ class Measure:
     part: of the stream, that methods are compared on; part_said: the same in words.
     beside: other columns that tell this experiment from others.  columns: of its table; the first whose title
     is `part_said`, empty, or that of the measure, is what is compared.  also: titles of others that are.
+    back: columns of the results about tasks of before, in its table.
     """
 
     column: str
@@ -62,6 +68,7 @@ class Measure:
     weights: str | None = None
     beside: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    back: tuple[str, ...] = ()
 
     @property
     def compared(self) -> tuple[Column, ...]:
@@ -93,13 +100,12 @@ def over_part(line: LineResults, column: str, part: Part, weights: str | None = 
         return np.asarray(np.nansum(values * share, axis=1) / share.sum(axis=1), dtype=np.float64)
 
 
+def _over(column: str, part: Part, factor: float = 1.0, weights: str | None = None) -> Of:
+    return lambda line: np.asarray(factor * over_part(line, column, part, weights))
+
+
 def _early_and_late(column: str, change: str, factor: float, form: Form) -> tuple[Column, ...]:
-    def early(line: LineResults) -> Array:
-        return np.asarray(factor * over_part(line, column, FIRST_TENTH))
-
-    def late(line: LineResults) -> Array:
-        return np.asarray(factor * over_part(line, column, LAST_TENTH))
-
+    early, late = (_over(column, part, factor) for part in (FIRST_TENTH, LAST_TENTH))
     return (
         Column("first tenth", early, form),
         Column("last tenth", late, form),
@@ -129,16 +135,21 @@ def _each(values: Array) -> str:
     return ("  " if len(each) <= MANY else " to ").join(map(_short, spread))
 
 
-def _returns(line: LineResults) -> Array:
-    return over_part(line, "return", LAST_TENTH, "episodes")
-
-
-def _at_the_end(column: str) -> Callable[[LineResults], Array]:
+def _at_the_end(column: str) -> Of:
     return lambda line: line.values[column][:, -1]
 
 
-def _late_half(column: str) -> Callable[[LineResults], Array]:
-    return lambda line: over_part(line, column, SECOND_HALF)
+_returns = _over("return", LAST_TENTH, weights="episodes")
+_BACK = (*RECALL, REFIT[-1])
+
+
+def _back(part: Part, factor: float, form: Form) -> tuple[Column, ...]:
+    """Columns about tasks of before."""
+    titles = [f"{lag} back" for lag in LAGS]
+    titles.append(f"{titles[-1]}, refitted")
+    return tuple(
+        Column(title, _over(name, part, factor), form) for title, name in zip(titles, _BACK, strict=True)
+    )
 
 
 # The first that has what was measured.
@@ -148,7 +159,7 @@ MEASURES = (
         False,
         "error",
         (
-            Column("error", lambda line: over_part(line, "error", LAST_THIRD), "{:.2f}".format),
+            Column("error", _over("error", LAST_THIRD), "{:.2f}".format),
             Column("step size, relevant", _at_the_end("step_size_relevant"), "{:.4f}".format),
             Column("irrelevant", _at_the_end("step_size_irrelevant"), "{:.4f}".format),
         ),
@@ -162,19 +173,28 @@ MEASURES = (
         False,
         "error",
         (
-            Column("error", _late_half("error"), _error),
-            Column("1 back", _late_half("recall_1"), _error),
-            Column("5 back", _late_half("recall_5"), _error),
-            Column("20 back", _late_half("recall_20"), _error),
-            Column("20 back, refitted", _late_half("refit_20"), _error),
+            Column("error", _over("error", SECOND_HALF), _error),
+            *_back(SECOND_HALF, 1.0, _error),
         ),
         part=SECOND_HALF,
         part_said="second half",
         remark="errors over the second half; ",
-        beside=("recall_20",),
+        beside=_BACK[-2:],
         also=("20 back",),
+        back=_BACK,
     ),
     Measure("error", False, "error", _early_and_late("error", "rise", 1.0, _error)),
+    Measure(
+        "accuracy",
+        True,
+        "accuracy (%)",
+        (*_early_and_late("accuracy", "change", 100.0, _percent), *_back(LAST_TENTH, 100.0, _percent)),
+        remark="tasks of before over the last tenth; ",
+        factor=100.0,
+        beside=_BACK[-2:],
+        also=("20 back",),
+        back=_BACK,
+    ),
     Measure(
         "accuracy",
         True,
@@ -207,3 +227,70 @@ def measure_of(line: LineResults) -> Measure:
 
 def _known() -> str:
     return ", ".join(dict.fromkeys(measure.column for measure in MEASURES))
+
+
+# --- what is asked for --------------------------------------------------------------------------------------
+
+
+def part_of(given: Sequence[float] | None) -> Part | None:
+    """From and to which share of the stream.  Raises kl.Error where there is none such."""
+    if given is None:
+        return None
+    if len(given) != 2 or not 0 <= given[0] < given[1] <= 1:
+        raise Error(f"--part must be two numbers from 0 to 1, the first below, got {written(list(given))}")
+    return float(given[0]), float(given[1])
+
+
+def said_of_part(lines: Sequence[LineResults], part: Part) -> str:
+    """Which part of the stream it is, in what results count, where all lines are as far."""
+    ends = {int(line.at[-1]) for line in lines}
+    if len(ends) > 1:
+        return f"part from {part[0]:.4g} to {part[1]:.4g}"
+    begin, end = (int(round(share * max(ends), 6)) for share in part)
+    return f"{total_of(lines[0].counter)} {begin + 1:,} to {max(begin + 1, end):,}"
+
+
+def columns_asked(
+    line: LineResults, names: Sequence[str], part: Part | None, flag: str = "--columns"
+) -> tuple[Column, ...]:
+    """Columns of the results over a part of the stream.
+
+    names: of the results; none: what the experiment's table is about.  part: None: the one that is compared.
+    flag: the option that names them.  Raises kl.Error where a column is not there.
+    """
+    measure, known = measure_of(line), list(line.values)[:-1]
+    found = []
+    for name in names or (measure.column, *measure.back):
+        if name not in known:
+            raise Error(
+                f"{flag}: there is no column {name}{suggestion(name, known)}; there are {', '.join(known)}"
+            )
+        alike = name in (measure.column, CONSTANT, *RECALL, *REFIT)  # in the units of the measure
+        factor, form = (measure.factor, measure.columns[0].form) if alike else (1.0, "{:.3g}".format)
+        weights = measure.weights if name == measure.column else None
+        title = f"{name} (%)" if factor == 100 else name
+        found.append(Column(title, _over(name, part or measure.part, factor, weights), form))
+    return tuple(found)
+
+
+def relative(line: LineResults) -> LineResults:
+    """The same with errors over that of the best constant on the same task, whose own is then 1.
+
+    Raises kl.Error where it is not known.
+    """
+    if CONSTANT not in line.values:
+        raise Error(f"--relative: {line.label} has no errors of a constant, as results of klopf recall have")
+    constant = np.where(line.values[CONSTANT] > 0, line.values[CONSTANT], np.nan)
+    values = {**line.values, "error": line.values["error"] / constant, CONSTANT: constant / constant}
+    for lag, *names in zip(LAGS, RECALL, REFIT, strict=True):
+        of_then = np.full_like(constant, np.nan)
+        of_then[:, lag:] = constant[:, :-lag]
+        values.update({name: line.values[name] / of_then for name in names})
+    return line._replace(values=values)
+
+
+def is_relative(line: LineResults) -> bool:
+    """Whether it is what `relative` gives."""
+    constant = line.values.get(CONSTANT, np.empty(0))
+    there = constant[np.isfinite(constant)]
+    return there.size > 0 and bool((there == 1).all())

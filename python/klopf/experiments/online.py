@@ -60,14 +60,15 @@ def drawn(
 class Learned(NamedTuple):
     """A stretch that a line has just learned.
 
-    errors: mean squared errors over it [R].  x: its inputs.  kept: what the line wants to know later, by
-    name.
+    errors: mean squared errors over it [R].  x, y: its inputs and targets.  kept: what the line wants to know
+    later, by name.
     """
 
     stretch: int
     errors: Values
     x: Floats
-    kept: MutableMapping[str, Values]
+    y: Floats
+    kept: MutableMapping[str, NDArray[Any]]
 
 
 class Plan(plans.Plan[Any, OnlineMethod]):
@@ -99,8 +100,14 @@ class Plan(plans.Plan[Any, OnlineMethod]):
         first = index * self.settings.measure_every
         return first, min(self.settings.measure_every, self.settings.examples - first)
 
-    def begin(self, learner: kl.Learner) -> None:
+    def begin(self, method: OnlineMethod, learner: kl.Learner, stretch: int) -> None:
         """What happens before a stretch."""
+
+    def learn(self, method: OnlineMethod, learner: kl.Learner, stretch: int, x: Floats, y: Floats) -> Values:
+        """Every example of a stretch once, as it comes: mean squared errors [R], each before it is
+        learned."""
+        losses = learner.run(x, y, batch_size=1, epochs=1, shuffle=False).loss[:, 0]
+        return losses if self.loss == "mse" else 2 * losses
 
     def experiment(self) -> Experiment:
         return Experiment(self)
@@ -164,13 +171,14 @@ class Experiment:
         """One line learns one stretch: what is measured [R, measured]."""
         plan, line, learner = self.plan, self.plan.lines[index], self.parts[index]
         alive = learner.alive
-        plan.begin(learner)
+        plan.begin(line.method, learner, stretch)
         with session.training(index, line.label, 1):
-            losses = learner.run(x, y, batch_size=1, epochs=1, shuffle=False).loss[:, 0]
-        errors = losses if plan.loss == "mse" else 2 * losses
+            errors = plan.learn(line.method, learner, stretch, x, y)
         with session.timed("metrics"):
             found = {
-                **plan.measure(line.method, learner, Learned(stretch, errors, x, self.record.kept_by(index))),
+                **plan.measure(
+                    line.method, learner, Learned(stretch, errors, x, y, self.record.kept_by(index))
+                ),
                 **self.own.measure(learner, x[:, -PROBE:], {}),
             }
         for run in np.flatnonzero(alive & ~learner.alive):

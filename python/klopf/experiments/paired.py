@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klopf._core import Error
-from klopf.experiments.measures import measure_of
 from klopf.experiments.place import OPERATIONAL
 from klopf.experiments.results import LineResults
 from klopf.experiments.settings import option_of, suggestion
@@ -21,7 +20,7 @@ Array = NDArray[np.float64]
 _OWN = {
     *("runs", "seed", "method", "agent", "profile", "device", "precision", *OPERATIONAL),
     *("channels", "kernels", "hidden", "init"),
-    *("measure_every", "metrics_every", "probe", "probe_images", "metric", "events"),
+    *("measure_every", "metrics_every", "probe", "probe_images", "metric", "events", "recall"),
 }
 
 
@@ -34,7 +33,7 @@ def compare(table: Table, name: str) -> None:
     base = line_of(table.lines, name)
     if len(table.lines) == 1:
         raise Error(f"--against {name}: there is no other line to compare it with")
-    for column in measure_of(base).compared:
+    for column in table.compared:
         cells, counts = [], []
         for line in table.lines:
             if line is base:

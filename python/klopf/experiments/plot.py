@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import klopf as kl
+from klopf.experiments import measures
 from klopf.experiments.drawing import STYLE, looks_of
 from klopf.experiments.figure_ant import ant_figure
 from klopf.experiments.figure_imagenet import imagenet_figure
@@ -19,7 +20,7 @@ from klopf.experiments.figure_steps import read_step_sizes, steps_figure
 from klopf.experiments.figure_units import read_population, units_figure
 from klopf.experiments.results import read_together
 from klopf.experiments.sensitivity import sensitivity_figure
-from klopf.experiments.settings import Parser, option, option_of, written
+from klopf.experiments.settings import Parser, option, option_of
 from klopf.experiments.society import read_societies
 from klopf.experiments.standing import expect_run
 from klopf.experiments.statistics import Summary
@@ -64,6 +65,10 @@ class Settings:
     part: tuple[float, ...] | None = option(
         None, "of the stream, for --over: from, to (default: what the table compares)", minimum=0
     )
+    column: str | None = option(
+        None, "of results.csv, for --over (default: what the table compares)", placeholder="NAME"
+    )
+    relative: bool = option(False, "errors over that of the best constant on the same task; of klopf recall")
     step_sizes: int | None = option(
         None, "draw step sizes instead, those of this run one by one", minimum=0, placeholder="RUN"
     )
@@ -92,7 +97,8 @@ def command(arguments: Sequence[str]) -> None:
     instead = [name for name in INSTEAD if name in given]
     if not instead and len(folders) > 1 and "out" not in given:
         raise kl.Error("a figure of several folders needs --out")
-    name = instead[0] if instead else f"over_{_name(given['over'])}" if "over" in given else "figure"
+    over = ["over", *(_name(given[one]) for one in ("over", "column") if one in given)]
+    name = instead[0] if instead else "_".join(over) if "over" in given else "figure"
     kind = next((one for one in given.get("format", ()) if one in METADATA), "png")
     out = given.pop("out", str(Path(folders[0]) / f"{name}.{kind}"))
     if not instead:
@@ -122,6 +128,8 @@ def plot(
     bin: int | None = None,
     over: str | None = None,
     part: Sequence[float] | None = None,
+    column: str | None = None,
+    relative: bool = False,
     format: Sequence[str] = ("png", "svg"),
 ) -> list[Path]:
     """Draw the results of the folders into `out` and, beside it, in the other formats; returns the paths.
@@ -129,17 +137,23 @@ def plot(
     statistic, interval: see `statistics`.  bin: tasks or measurements a point.  format: of `FORMATS`; that of
     `out` is one of them in any case.
     over: a setting; what is drawn is then what lines achieve, by its value.  part: of the stream, from one
-    share of it to another.  Raises kl.Error where there is nothing to draw.
+    share of it to another.  column: of the results, in place of what they are judged by.
+    relative: errors over those of a constant.  Raises kl.Error where there is nothing to draw.
     """
     lines = read_together(folders)
+    if relative:
+        lines = list(map(measures.relative, lines))
     summary = Summary(statistic, interval)
     if over is not None:
         if published or bin is not None:
             raise kl.Error(f"--over goes without {'--published' if published else '--bin'}")
-        setting, share = _name(over), _share(part)
-        return _saved(out, lambda: sensitivity_figure(lines, setting, share, summary), format, summary)
-    if part is not None:
-        raise kl.Error("--part is an option of --over")
+        setting, share = _name(over), measures.part_of(part)
+        return _saved(
+            out, lambda: sensitivity_figure(lines, setting, share, summary, column), format, summary
+        )
+    for name, value in (("part", part), ("column", column)):
+        if value is not None:
+            raise kl.Error(f"{option_of(name)} is an option of --over")
     looks = looks_of(lines)
     figure = FIGURES.get(lines[0].name) or FIGURES[lines[0].counter]
     return _saved(out, lambda: figure(looks, summary, bin, published), format, summary)
@@ -148,15 +162,6 @@ def plot(
 def _name(setting: str) -> str:
     """A setting's name, if it was written as its option."""
     return setting.removeprefix("--").replace("-", "_")
-
-
-def _share(part: Sequence[float] | None) -> tuple[float, float] | None:
-    """From and to which share of the stream."""
-    if part is None:
-        return None
-    if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
-        raise kl.Error(f"--part must be two numbers from 0 to 1, the first below, got {written(list(part))}")
-    return float(part[0]), float(part[1])
 
 
 def plot_step_sizes(

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,12 @@ from threadpoolctl import threadpool_limits
 
 import klopf as kl
 from klopf import metrics
-from klopf.experiments import learners, online, regression, stepping
+from klopf.experiments import learners, online, regression, retention, stepping
+from klopf.experiments.controls import CONTROLS, Frozen, Joint
 from klopf.experiments.lines import Methods
+from klopf.experiments.measures import CONSTANT
 from klopf.experiments.results import Table, read_results
+from klopf.experiments.retention import LAGS, RECALL, REFIT
 from klopf.experiments.session import carry_out, report
 from klopf.experiments.settings import option, option_of
 from klopf.experiments.supervised import Supervised, with_own
@@ -37,25 +40,9 @@ Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
 Signs = NDArray[np.int8]
 
-LAGS = (1, 5, 20)  # tasks back that are asked for
 TESTED = 1000  # examples that a task of before is tested on, and as many that a new head is fitted to
-RIDGE = 1e-3  # of that fit, times the mean square of what the head sees
 
-
-@dataclass(frozen=True)
-class Frozen(regression.Deep):
-    """Random features: hidden units stay as they were drawn, the head learns by gradient descent."""
-
-    name: ClassVar[str] = "frozen"
-
-    step_size: float = option(0.01, stepping.BEGIN, above=0)
-
-    def optimizer(self) -> Any:
-        """The step-size rule."""
-        return kl.IDBD(step_size=0.0, meta_step_size=0.0, output_step_size=self.step_size, scope="layer")
-
-
-KINDS: dict[str, type[learners.OnlineMethod]] = {**regression.KINDS, "frozen": Frozen}
+KINDS: dict[str, type[learners.OnlineMethod]] = {**regression.KINDS, **CONTROLS}
 # None was published for this stream, all are ours.
 OWNED = {  # a step size for each hidden unit
     "scope": "unit",
@@ -96,7 +83,7 @@ class Settings(Supervised):
         ("bp", "l2", "cbp"),
         "methods, one line each",
         choices=tuple(KINDS),
-        spelled=f"frozen, {regression.SPELLED}",
+        spelled=f"{', '.join(CONTROLS)}, {regression.SPELLED}",
     )
     tasks: int = option(200, "tasks of the stream", minimum=1)
     examples: int = option(5000, "examples of a task", minimum=1)
@@ -164,13 +151,22 @@ class Tasks:
     def examples(self, first: int, count: int) -> tuple[Floats, Floats]:
         """As `online.Stream`, all of one task."""
         x = self._inputs(1, first, count)
-        return x, self._targets(first // self.settings.examples, x)
+        return x, self.targets([first // self.settings.examples], x)
 
     def probe(self, now: int, lags: Sequence[int]) -> tuple[Floats, Floats]:
         """After a task: inputs [R, 2 TESTED, inputs] that the stream does not show, and their targets so many
         tasks ago [R, 2 TESTED, lags]."""
         x = self._inputs(2, 2 * TESTED * now, 2 * TESTED)
-        return x, np.concatenate([self._targets(now - lag, x) for lag in lags], axis=2)
+        return x, self.targets([now - lag for lag in lags], x)
+
+    def targets(self, tasks: Sequence[int], x: Floats) -> Floats:
+        """Of inputs [R, N, inputs], in each of the tasks [R, N, tasks]."""
+        with threadpool_limits(1):  # as in klopf.metrics: small matrices
+            of_runs = [
+                np.concatenate([world.target(task, one) for task in tasks], axis=1)
+                for world, one in zip(self.worlds, x, strict=True)
+            ]
+        return np.stack(of_runs)
 
     def _inputs(self, kind: int, first: int, count: int) -> Floats:
         def draw(generator: np.random.Generator, n: int) -> Signs:
@@ -179,17 +175,15 @@ class Tasks:
         drawn = [online.drawn(seed, kind, first, count, draw) for seed in self.seeds]
         return np.stack(drawn).astype(np.float32)
 
-    def _targets(self, task: int, x: Floats) -> Floats:
-        return np.stack([world.target(task, one) for world, one in zip(self.worlds, x, strict=True)])
-
 
 class Plan(online.Plan):
     name, kind, methods, loss = "recall", Settings, METHODS, "squared_error"
     stretch_said = "task"
     measured = (
         "error",  # mean squared error over the task, each example before it is learned
-        *(f"recall_{lag}" for lag in LAGS),  # of the task so many back, with the head stored at its end
-        *(f"refit_{lag}" for lag in LAGS),  # with a head that is fitted to examples of it
+        CONSTANT,  # of the best constant on these examples, which is the target's variance
+        *RECALL,  # of the task so many back, with the head stored at its end
+        *REFIT,  # with a head that is fitted to examples of it
         "dormant_rate",  # this and the two following on the task's last 1,000 examples, see klopf.metrics
         "backbone_share",
         "weight_magnitude",
@@ -218,61 +212,58 @@ class Plan(online.Plan):
     def learner(self, method: learners.OnlineMethod, events: int) -> kl.Learner:
         return regression.learner_of(self, method, self.settings.inputs, events)
 
-    def begin(self, learner: kl.Learner) -> None:
-        learner.net.reset([-1], to="zero")
+    def begin(self, method: learners.OnlineMethod, learner: kl.Learner, stretch: int) -> None:
+        method.begin_task(learner, stretch)
+
+    def learn(
+        self, method: learners.OnlineMethod, learner: kl.Learner, stretch: int, x: Floats, y: Floats
+    ) -> Values:
+        if isinstance(method, Joint):
+            return method.learn(learner, x, self._stream.targets(method.known(stretch), x), stretch)
+        return super().learn(method, learner, stretch, x, y)
 
     def measure(
         self, method: learners.OnlineMethod, learner: kl.Learner, learned: online.Learned
     ) -> Mapping[str, Any]:
         net, now, nothing = learner.net, learned.stretch, np.full(learner.net.runs, np.nan)
-        probe, weights = learned.x[:, -online.PROBE :], net.state_dict()
+        probe = learned.x[:, -online.PROBE :]
         units = net.activities(probe)
         found = {
             "error": learned.errors,
+            CONSTANT: learned.y[..., 0].var(axis=1, dtype=np.float64),
+            **dict.fromkeys((*RECALL, *REFIT), nothing),
             "dormant_rate": metrics.dormant_rate(units) if units else nothing,
             "backbone_share": metrics.backbone_share(net, probe),
-            "weight_magnitude": metrics.weight_magnitude(weights),
-            **dict.fromkeys(self.measured[1:-4], nothing),
+            "weight_magnitude": metrics.weight_magnitude(net.state_dict()),
         }
-        *_, weight, bias = weights.values()
-        head = np.concatenate([weight[:, 0], bias], axis=1).astype(np.float64)[..., None]
-        # [R, units + 1, tasks], the latest last
-        stored = learned.kept["heads"] = np.concatenate(
-            [learned.kept.get("heads", head[..., :0]), head], axis=2
-        )[..., -LAGS[-1] - 1 :]
+        heads = retention.heads_of(net)
+        if isinstance(method, Joint):  # which has them all
+            heads = heads[..., method.outputs(now)]
+        else:
+            heads = retention.stored(learned.kept, heads)[:, :, 0]
         lags = [lag for lag in LAGS if lag <= now]
         if lags:
             x, y = self._stream.probe(now, lags)
-            asked = recalled(seen_by_head(net, x), y, stored[..., [-1 - lag for lag in lags]])
-            for lag, *errors in zip(lags, *asked, strict=True):
-                found |= dict(zip((f"recall_{lag}", f"refit_{lag}"), errors, strict=True))
+            seen = retention.seen_by_head(net, x)
+            asked = recalled(seen, y.astype(np.float64), heads[..., [-1 - lag for lag in lags]])
+            for columns, errors in zip((RECALL, REFIT), asked, strict=True):
+                found |= dict(zip(columns, errors, strict=False))
         return found
 
 
-def seen_by_head(net: kl.Network, x: Floats) -> Values:
-    """What the last layer sees of inputs [R, B, inputs], and a one for its bias [R, B, units + 1]."""
-    seen = (net.activities(x) or [x])[-1]
-    return np.concatenate([seen, np.ones_like(seen[..., :1])], axis=2, dtype=np.float64)
-
-
-def recalled(seen: Values, y: Floats, heads: Values) -> tuple[Values, Values]:
-    """Mean squared errors on half of the examples: with heads, and with ones that ridge regression fits to
-    the other half [tasks, R] each.
+def recalled(seen: Floats, y: Values, heads: NDArray[Any]) -> tuple[Values, Values]:
+    """Mean squared errors on half of the examples: with heads, and with ones that are fitted to the other
+    half [tasks, R] each.
 
     seen: [R, 2 TESTED, units + 1].  y: [R, 2 TESTED, tasks].  heads: [R, units + 1, tasks].
     """
-    errors = np.full((2, y.shape[2], len(seen)), np.nan)
-    with threadpool_limits(1):  # as in klopf.metrics: small matrices, each run by itself
-        for run, (inputs, target) in enumerate(zip(seen, y.astype(np.float64), strict=True)):
-            if not np.isfinite(inputs).all():
-                continue
-            known, asked = inputs[:TESTED], inputs[TESTED:]
-            square = known.T @ known
-            square += RIDGE * np.trace(square) / len(square) * np.eye(len(square))
-            fitted = np.linalg.solve(square, known.T @ target[:TESTED])
-            for which, head in enumerate((heads[run], fitted)):
-                errors[which, :, run] = ((asked @ head - target[TESTED:]) ** 2).mean(axis=0)
-    return errors[0], errors[1]
+    known, asked = seen[:, :TESTED], seen[:, TESTED:]
+
+    def errors(heads: NDArray[Any]) -> Values:
+        outputs = zip(retention.said(asked, heads), y[:, TESTED:], strict=True)
+        return np.stack([((output - target) ** 2).mean(axis=0) for output, target in outputs], axis=1)
+
+    return errors(heads), errors(retention.refitted(known, y[:, :TESTED]))
 
 
 def plan(given: Mapping[str, Any], command: Sequence[str]) -> Plan:

@@ -64,10 +64,10 @@ class Record:
     done: int = 0
     events: int = 0
     carried: dict[str, Array] = field(default_factory=dict)
-    kept: dict[int, dict[str, Array]] = field(default_factory=dict)
+    kept: dict[int, dict[str, NDArray[Any]]] = field(default_factory=dict)
     rows: list[Array] = field(default_factory=list)
 
-    def kept_by(self, line: int) -> dict[str, Array]:
+    def kept_by(self, line: int) -> dict[str, NDArray[Any]]:
         """What a line keeps."""
         return self.kept.setdefault(line, {})
 

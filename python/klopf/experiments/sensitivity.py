@@ -10,7 +10,7 @@ import numpy as np
 
 from klopf._core import Error
 from klopf.experiments.drawing import draw, draw_level, frame, looks_of
-from klopf.experiments.measures import Part, measure_of
+from klopf.experiments.measures import Part, columns_asked, is_relative, measure_of
 from klopf.experiments.results import LineResults
 from klopf.experiments.settings import frozen, suggestion, written
 from klopf.experiments.statistics import Interval, Summary
@@ -40,15 +40,20 @@ class Curve(NamedTuple):
 
 
 def sensitivity_figure(
-    lines: Sequence[LineResults], over: str, part: Part | None, summary: Summary
+    lines: Sequence[LineResults], over: str, part: Part | None, summary: Summary, column: str | None = None
 ) -> Figure:
     """One curve for each method and each combination of its other settings that were swept.
 
     over: a setting of methods, or of the experiment where several folders are drawn.
-    part: of the stream; None: the one that the experiment's table compares.  Raises kl.Error where there are
-    not two values of the setting, or several lines with the same one.
+    part: of the stream; None: the one that the experiment's table compares.  column: of the results; None:
+    what the experiment is judged by.  Raises kl.Error where there are not two values of the setting, or
+    several lines with the same one.
     """
     measure = measure_of(lines[0])
+    (judged,) = columns_asked(lines[0], [column or measure.column], part, "--column")
+    name = measure.title if column is None else judged.title
+    if is_relative(lines[0]):
+        name += ", relative to a constant's"
     curves = curves_over(lines, over)
     axis = _Axis([value for curve in curves if not curve.level for value in curve.lines])
     first = [next(iter(curve.lines.values()))._replace(label=curve.label) for curve in curves]
@@ -57,19 +62,19 @@ def sensitivity_figure(
         for look, curve in zip(looks_of(first), curves, strict=True)
     ]
     said = measure.part_said if part is None else f"part from {part[0]:.4g} to {part[1]:.4g}"
-    title = f"{measure.title[0].upper()}{measure.title[1:]} over {over.replace('_', ' ')}"
+    title = f"{name[0].upper()}{name[1:]} over {over.replace('_', ' ')}"
     labels = [look.label for look in looks]
     figure, grid = frame(title, f"{said} of the stream", looks, labels, summary, False)
     axes = figure.add_subplot(grid[0], label=over)
     for look, curve in zip(looks, curves, strict=True):
         places = sorted(curve.lines, key=axis.place)
-        found = [summary(measure.of(curve.lines[value], part)) for value in places]
+        found = [summary(judged.of(curve.lines[value])) for value in places]
         if curve.level:
             draw_level(axes, look, found[0])
         else:
             whole = Interval(*(np.array(column) for column in zip(*found, strict=True)))
             draw(axes, look, np.array([axis.place(value) for value in places]), whole)
-    axes.set_ylabel(measure.title)
+    axes.set_ylabel(name)
     axes.set_xlabel(over.replace("_", " "))
     axis.finish(axes)
     if not axis.numbers:  # the file says words, not places

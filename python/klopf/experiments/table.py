@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klopf.experiments.latex import tabular
-from klopf.experiments.measures import measure_of
+from klopf.experiments.measures import part_of, relative
 from klopf.experiments.paired import compare
 from klopf.experiments.results import read_together
-from klopf.experiments.settings import Parser, option
+from klopf.experiments.settings import Parser, option, options
 from klopf.experiments.statistics import Summary
 from klopf.experiments.tables import Table, table_of_lines
 from klopf.files import atomic_write
@@ -24,6 +24,15 @@ class Settings:
     against: str | None = option(
         None, "add paired differences, by seed, from a method or a line", placeholder="METHOD"
     )
+    columns: tuple[str, ...] = option(
+        (), "columns of results.csv, in place of the experiment's table", placeholder="NAME"
+    )
+    part: tuple[float, ...] | None = option(
+        None,
+        "of the stream that columns are taken over: from, to, as shares (default: what the table compares)",
+        minimum=0,
+    )
+    relative: bool = option(False, "errors over that of the best constant on the same task; of klopf recall")
     csv: str | None = option(None, "write the numbers, a row for each line and column", placeholder="FILE")
     latex: str | None = option(None, "write a tabular for LaTeX", placeholder="FILE")
 
@@ -35,8 +44,12 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_settings(Settings)
     parser.add_settings(Summary)
     given = parser.parse(arguments)
-    asked = Settings(**{name: given.pop(name) for name in ("against", "csv", "latex") if name in given})
-    table = table_of_lines(read_together(given.pop("folders")), Summary(**given))
+    own = [one.name for one in options(Settings) if one.name in given]
+    asked = Settings(**{name: given.pop(name) for name in own})
+    lines = read_together(given.pop("folders"))
+    if asked.relative:
+        lines = list(map(relative, lines))
+    table = table_of_lines(lines, Summary(**given), asked.columns, part_of(asked.part))
     if asked.against is not None:
         compare(table, asked.against)
     for path, text in ((asked.csv, numbers), (asked.latex, tabular)):
@@ -50,13 +63,22 @@ def numbers(table: Table) -> str:
     """The table as CSV: a row for each line and column, in the units of the table; floats by `repr`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    title, statistic = measure_of(table.lines[0]).title, table.summary.statistic
+    statistic = table.summary.statistic
     writer.writerow(["line", "method", "measure", "column", statistic, "low", "high", "runs"])
     for line, row in table.named():
         for heading, cell in zip(table.headings, row, strict=True):
             if cell.numbers is not None:
                 centre, low, high, runs = (part.item() for part in cell.numbers)
                 writer.writerow(
-                    [line.label, line.method, title, heading, repr(centre), repr(low), repr(high), runs]
+                    [
+                        line.label,
+                        line.method,
+                        table.measure,
+                        heading,
+                        repr(centre),
+                        repr(low),
+                        repr(high),
+                        runs,
+                    ]
                 )
     return buffer.getvalue()

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from klopf.experiments.measures import MANY, Measure, measure_of
+from klopf.experiments.measures import (
+    MANY,
+    Column,
+    Measure,
+    Part,
+    columns_asked,
+    is_relative,
+    measure_of,
+    said_of_part,
+)
 from klopf.experiments.results import LineResults
 from klopf.experiments.statistics import Interval, Summary
 
@@ -27,7 +36,8 @@ class Cell(NamedTuple):
 class Table:
     """Rows of cells, ready to be written in any form.
 
-    title: over the names of the lines.  remark: what there is to say below.
+    title: over the names of the lines.  compared: columns that differences between lines are of.
+    measure: what it is about.  remark: what there is to say below.
     """
 
     title: str
@@ -35,6 +45,8 @@ class Table:
     lines: Sequence[LineResults]
     cells: list[list[Cell]]
     summary: Summary
+    compared: Sequence[Column] = ()
+    measure: str = ""
     remark: str = field(default="")
 
     def add(self, heading: str, cells: Sequence[Cell]) -> None:
@@ -53,20 +65,35 @@ class Table:
         return list(zip(self.lines, self.cells, strict=True))
 
 
-def table_of_lines(lines: Sequence[LineResults], summary: Summary | None = None) -> Table:
-    """What an experiment says at its end.  Raises kl.Error where it is none that is known."""
+def table_of_lines(
+    lines: Sequence[LineResults],
+    summary: Summary | None = None,
+    names: Sequence[str] = (),
+    part: Part | None = None,
+) -> Table:
+    """What an experiment says at its end; or, where columns are named or there is a part, these over it.
+
+    Raises kl.Error where it is no experiment that is known, or a column is not there.
+    """
     summary = summary or Summary()
     measure = measure_of(lines[0])
-    table = Table(measure.title, [], lines, [[] for _ in lines], summary)
-    if [column.title for column in measure.columns][:1] == [measure.title]:
-        table.title = ""  # the first column says it
-    for column in measure.columns:
+    columns, compared, remark = measure.columns, measure.compared, measure.remark
+    if names or part is not None:
+        columns = compared = columns_asked(lines[0], names, part)
+        remark = f"over {said_of_part(lines, part or measure.part)}; "
+    about = measure.title
+    if is_relative(lines[0]):
+        about, remark = f"{about}, relative", f"errors relative to a constant's; {remark}"
+    table = Table(measure.title, [], lines, [[] for _ in lines], summary, compared, about)
+    if columns is compared or columns[0].title == measure.title:
+        table.title = ""  # the columns say it
+    for column in columns:
         if column.text is not None:
             cells = [Cell(column.text(column.of(line))) for line in lines]
         else:
             cells = [cell_of(column.of(line), column.form, summary) for line in lines]
         table.add(column.title or summary.said, cells)
-    table.remark = measure.remark + footing(lines, summary) + _silent(lines, measure)
+    table.remark = remark + footing(lines, summary) + _silent(lines, measure)
     return table
 
 

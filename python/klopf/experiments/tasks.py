@@ -74,9 +74,14 @@ class Plan(plans.Plan[Any, ImageMethod]):
     source: ImageSource
 
     @property
+    def told(self) -> tuple[str, ...]:
+        """Columns but for one's own: what is measured, and what the settings ask for beside."""
+        return self.measured
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Of the results."""
-        return with_own(self.measured, self.settings.metric)
+        return with_own(self.told, self.settings.metric)
 
     @property
     def table(self) -> Table:
@@ -147,7 +152,7 @@ class Experiment(ABC, Generic[Shown]):
         """steps: what a task takes, in slices of which `train` learns it.  shape: of an image."""
         self.plan, self.settings, self.source, self.steps = plan, plan.settings, plan.source, steps
         where = (self.settings.device, self.settings.precision)
-        self.own = OwnMetrics(self.settings.metric, plan.measured)
+        self.own = OwnMetrics(self.settings.metric, plan.told)
         self.parts = [
             line.method.build(network, shape, plan.seeds, *where, events=events)
             for line, events in zip(plan.lines, kept_in_mind(plan.lines, self.settings.events), strict=True)
