@@ -69,7 +69,7 @@ def test_counts_follow_the_carry(hidden: int, rate: float, maturity: int, count_
     for _ in range(12):
         age += 1
         eligible = age > maturity
-        due, carry = replacements_due(Settings(**options), eligible, carry, coin=0.0)
+        due, carry = replacements_due(Settings(**options), eligible, hidden, carry, coin=0.0)
         (((*replaced,),),) = still.step(images(5, 4))
         assert len(replaced) == due
         assert eligible[replaced].all()

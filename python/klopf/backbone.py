@@ -318,5 +318,5 @@ def share(strengths: Sequence[FloatArray], tolerance: float, living: Sequence[Ma
 
 def living_of(state: Mapping[str, Array], places: Sequence[int]) -> list[Mask]:
     """Which units of layers live [R, U], by a network's state dict."""
-    vacant = [state.get(f"{place}.vacant", np.zeros_like(state[f"{place}.bias"])) for place in places]
-    return [each == 0 for each in vacant]
+    everybody = [np.zeros(state[f"{place}.weight"].shape[:2]) for place in places]
+    return [state.get(f"{place}.vacant", none) == 0 for place, none in zip(places, everybody, strict=True)]

@@ -23,7 +23,7 @@ class WithRoom:
     )
     rewiring_rate: float | None = option(
         None,
-        "share of a unit's mature wires dropped for others at each step (with --wires; default: none)",
+        "share of a unit's mature wires dropped for others at each step, with --wires (default: none)",
         minimum=0,
     )
 
