@@ -2,22 +2,10 @@
 #include "common.hpp"
 #include "kernels.hpp"
 #include "rules/goals.hpp"
+#include "sums.hpp"
 
 namespace klopf::cuda {
 namespace {
-
-constexpr int goal_threads = 128;
-
-// The sum of what a block's threads have, in their order; the same in all of them.
-__device__ float sum_of_block(float part) {
-  __shared__ float parts[goal_threads];
-  __syncthreads();
-  parts[threadIdx.x] = part;
-  __syncthreads();
-  float sum = 0;
-  for (int i = 0; i < goal_threads; ++i) sum += parts[i];
-  return sum;
-}
 
 // One block a unit. Scratch: of each unit its change [fan_in] and pulls [partners].
 __global__ void goal_correlation_kernel(GoalCorrelation op, Play play) {

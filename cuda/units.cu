@@ -123,7 +123,9 @@ __global__ void unit_reputation_kernel(UnitReputation op, Play play) {
     if (heard)
       reputation_step(contribution[u] / sum, *play.at(op.utility_decay, run), *play.at(op.reputation_decay, run),
                       play.at(op.group.utility_trace, run)[u], reputation);
-    play.at(op.backbone, run)[u] = of_backbone(reputation, units, *play.at(op.threshold, run));
+    const bool backbone = play.at(op.backbone, run)[u] = of_backbone(reputation, units, *play.at(op.threshold, run));
+    int32_t& promoted = play.at(op.group.promoted, run)[u];
+    promoted = promoted_at(promoted, backbone, play.at(op.group.age, run)[u]);
   }
 }
 
@@ -209,6 +211,7 @@ void unit_replace(const Queue& queue, const UnitReplace& op, const Play& play) {
         start_row(op, play, run, companion.first_row + k);
       }
     play.at(g.age, run)[u] = 0;
+    if (g.promoted.present()) play.at(g.promoted, run)[u] = 0;
     play.at(g.mean_trace, run)[u] = play.at(g.mean_activity, run)[u] = 0;
     play.at(g.utility_trace, run)[u] = play.at(g.utility, run)[u] = 0;
     if (g.variance.present()) play.at(g.variance, run)[u] = 0;

@@ -132,7 +132,7 @@ class Lockstep:
         for run, network in enumerate(self.networks):
             own_optimizer = getattr(optimizers, kind)(**option_of_run(options, run))
             own_rule = self.rules[run] if self.rules else None
-            own_goals = [Goal(**option_of_run(goal, run)) for goal in goals]
+            own_goals = [Goal(**option_of_run(goal, run), seed=self.net.seeds[run]) for goal in goals]
             self.references.append(Learner(network, LOSSES[loss], own_optimizer, own_rule, own_goals))
 
     def step(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[list[list[Integers]], list[list[Integers]]]:

@@ -32,6 +32,7 @@ class Recruitment(ContinualBackprop):
         super().__init__(settings, chance)
         self.reputations: list[Array] = []
         self.backbone: list[Mask] = []
+        self.promoted: list[Array] = []  # ages at which units first were of the backbone, 0 before
 
     def apply(
         self, layers: list[Layer], groups: list[UnitGroup], activities: list[Array], optimizer: Optimizer
@@ -40,6 +41,7 @@ class Recruitment(ContinualBackprop):
         if not self.reputations:
             self.reputations = [np.zeros(group.size) for group in groups]
             self.backbone = [np.zeros(group.size, bool) for group in groups]
+            self.promoted = [np.zeros(group.size) for group in groups]
         heard: Mask | slice = slice(None)  # by which of the next layer's units [K]
         for i in reversed(range(len(groups))):
             self.judge(i, groups[i], layers, activities[i], heard)
@@ -49,7 +51,7 @@ class Recruitment(ContinualBackprop):
         for i, group in enumerate(groups):
             if len(chosen[i]):
                 self.replace(i, group, chosen[i], layers, optimizer)
-                self.reputations[i][chosen[i]] = 0.0
+                self.reputations[i][chosen[i]] = self.promoted[i][chosen[i]] = 0.0
         return chosen
 
     def judge(
@@ -68,6 +70,8 @@ class Recruitment(ContinualBackprop):
             lost = slow * reputation + (1.0 - slow) * group.utility_trace
             reputation[...] = np.where(group.utility_trace > reputation, group.utility_trace, lost)
         self.backbone[index] = reputation * group.size >= self.settings.threshold
+        new = self.backbone[index] & (self.promoted[index] == 0)
+        self.promoted[index] = np.where(new, group.age, self.promoted[index])
 
     def choose(self, index: int, group: UnitGroup, utility: Array) -> Integers:
         """The units that go now, none of the backbone."""

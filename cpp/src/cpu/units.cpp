@@ -45,7 +45,9 @@ void unit_reputation(const UnitReputation& op, const Play& play) {
   for (int u = 0; u < units; ++u) {
     if (heard)
       reputation_step(contribution[u] / sum, *play.at(op.utility_decay), *play.at(op.reputation_decay), running_share[u], reputation[u]);
-    play.at(op.backbone)[u] = of_backbone(reputation[u], units, *play.at(op.threshold));
+    const bool backbone = play.at(op.backbone)[u] = of_backbone(reputation[u], units, *play.at(op.threshold));
+    int32_t& promoted = play.at(op.group.promoted)[u];
+    promoted = promoted_at(promoted, backbone, play.at(op.group.age)[u]);
   }
 }
 
@@ -160,6 +162,7 @@ void unit_replace(const UnitReplace& op, const Play& play) {
         start_row(companion.first_row + i);
       }
     age[u] = 0;
+    if (g.promoted.present()) play.at(g.promoted)[u] = 0;
     for (const Ref<float> statistic : {g.mean_trace, g.mean_activity, g.utility_trace, g.utility, g.variance})
       if (statistic.present()) play.at(statistic)[u] = 0;
   }

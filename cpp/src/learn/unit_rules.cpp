@@ -110,7 +110,10 @@ std::vector<Ref<uint8_t>> find_backbone(Recording& r, const std::string& owner, 
   const int measure = choice(owner, "utility", VarianceContribution::name, utility_names());
   keep_variances(r, owner, groups);
   std::vector<Ref<uint8_t>> backbone;
-  for (std::size_t k = 0; k < groups.size(); ++k) backbone.push_back(of_units<uint8_t>(r, owner, k, "backbone", {groups[k].units}));
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    backbone.push_back(of_units<uint8_t>(r, owner, k, "backbone", {groups[k].units}));
+    groups[k].promoted = of_units<int32_t>(r, owner, k, "promoted", {groups[k].units});
+  }
   for (std::size_t k = groups.size(); k-- > 0;) {
     Units judged = groups[k];
     judged.utility = r.work.take<float>(static_cast<std::size_t>(judged.units));
@@ -134,12 +137,6 @@ void watch_only(Recording& r, const std::string& owner, const std::vector<Units>
   const int measure = choice(owner, "utility", Contribution::name, utility_names());
   const Ref<double> decay = r.number(owner, "utility_decay", 0.99, 0, 1, false);
   for (const Units& g : groups) watch(r, g, measure, decay);
-}
-
-Ref<double> whole_number(Recording& r, const std::string& owner, const std::string& name, const PerRun& value, double most) {
-  for (const double v : value.values)
-    if (v != std::floor(v)) throw Error("[" + owner + "] " + name + " must be a whole number, got " + number_text(v));
-  return r.number(owner, name, value, 1, most);
 }
 
 void record_one(const ReDo& rule, Recording& r, const std::string& owner) {

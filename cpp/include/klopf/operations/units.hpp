@@ -22,6 +22,7 @@ struct Units {
   Ref<float> mean_trace, mean_activity;  // [U] running mean activity, and the same bias-corrected
   Ref<float> utility_trace, utility;     // [U] running utility, and the same bias-corrected: what selection compares
   Ref<float> variance;                   // [U] running variance of activity, bias-corrected, where a rule asks for it
+  Ref<int32_t> promoted;                 // [U] age at which it first was of the backbone, 0 before, where a rule has one
 };
 
 enum class Initial : uint32_t { uniform, sparse };
@@ -62,7 +63,7 @@ struct UnitUtility {
 // How much of what the next layer hears comes from each unit: a share of the group's. Reputation is earned fast and lost slowly; units
 // of enough are the backbone.
 struct UnitReputation {
-  Units group;              // utility_trace: the running share; utility: the reputation
+  Units group;              // utility_trace: the running share; utility: the reputation; and when units were promoted
   Ref<float> contribution;  // [U] at this step
   Ref<double> utility_decay, reputation_decay, threshold;
   Ref<uint8_t> backbone;  // [U]
