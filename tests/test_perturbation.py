@@ -142,20 +142,20 @@ def correlations(learner: kl.Learner) -> NDArray[np.float64]:
     return np.asarray(found)
 
 
-@pytest.mark.parametrize("batch", [1, 10])
-def test_reward_alone_teaches(batch: int) -> None:
+@pytest.mark.parametrize(("batch", "epochs"), [(1, 1), (10, 5)])
+def test_reward_alone_teaches(batch: int, epochs: int) -> None:
     """No gradient reaches the units, and yet they come to say what the output lacks; so it errs less."""
-    goal = kl.Goal("listened", by="perturbation", step_size=0.003, noise=0.3)
+    goal = kl.Goal("listened", by="perturbation", step_size=0.01, noise=0.3)
     taught, plain = frozen([goal]), frozen([])
     for made in (taught, plain):
-        made.run(X, WANTED, batch_size=batch, epochs=3 if batch == 1 else 12)
+        made.run(X[:8000], WANTED[:8000], batch_size=batch, epochs=epochs)
     alike, before = (correlations(made).mean(axis=1) for made in (taught, plain))
-    assert (alike > before + 0.08).all()  # of every run
-    assert alike.mean() > 1.6 * before.mean()
-    loss, without = (made.evaluate(X, WANTED).loss for made in (taught, plain))
-    assert loss.mean() < 0.65 * without.mean()
+    assert (alike > before).all()  # in every run
+    assert alike.mean() > 1.4 * before.mean()
+    loss, without = (made.evaluate(X, WANTED).loss.mean() for made in (taught, plain))
+    assert loss < 0.7 * without
     outgoing = [np.abs(made.net.units[0].outgoing).mean() for made in (taught, plain)]
-    assert outgoing[0] > 1.3 * outgoing[1]
+    assert outgoing[0] > 1.2 * outgoing[1]
 
 
 def test_the_size_of_own_weights_stays() -> None:
@@ -197,7 +197,7 @@ def test_the_perturbation_is_gone_after_promotion() -> None:
     births = own_weights(made)
     promotions = demotions = 0
     before = np.zeros((4, 12), bool)
-    for x, y in zip(X[:1500, None], WANTED[:1500, None], strict=True):
+    for x, y in zip(X[:600, None], WANTED[:600, None], strict=True):
         step = made.step(x, y)
         assert step.replaced is not None
         gone = np.asarray(step.replaced[0], bool)
