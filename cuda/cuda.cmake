@@ -1,5 +1,5 @@
 # The CUDA twins, part of the library: for GPUs, or emulated on the CPU.
-set(KLOPF_CUDA_SOURCES backend conv device epoch elementwise goals normalise policy pool step_sizes td units update utility)
+set(KLOPF_CUDA_SOURCES backend conv device epoch elementwise goals normalise perturbation policy pool step_sizes td units update utility)
 list(TRANSFORM KLOPF_CUDA_SOURCES REPLACE "(.+)" "${CMAKE_CURRENT_LIST_DIR}/\\1.cu")
 
 if(NOT KLOPF_CUDA MATCHES "^(AUTO|ON|OFF|EMULATED)$")

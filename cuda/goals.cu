@@ -2,22 +2,10 @@
 #include "common.hpp"
 #include "kernels.hpp"
 #include "rules/goals.hpp"
+#include "sums.hpp"
 
 namespace klopf::cuda {
 namespace {
-
-constexpr int goal_threads = 128;
-
-// The sum of what a block's threads have, in their order; the same in all of them.
-__device__ float sum_of_block(float part) {
-  __shared__ float parts[goal_threads];
-  __syncthreads();
-  parts[threadIdx.x] = part;
-  __syncthreads();
-  float sum = 0;
-  for (int i = 0; i < goal_threads; ++i) sum += parts[i];
-  return sum;
-}
 
 // One block a unit. Scratch: of each unit its change [fan_in] and pulls [partners].
 __global__ void goal_correlation_kernel(GoalCorrelation op, Play play) {
@@ -30,6 +18,7 @@ __global__ void goal_correlation_kernel(GoalCorrelation op, Play play) {
   const float *mean = play.at(g.mean_activity, run), *variance = play.at(g.variance, run), *y = play.at(g.activity, run);
   const float *x = play.at(op.input, run), *errors = play.at(op.grad_output, run);
   const uint8_t* successors = play.at(op.successors, run);
+  const float* wires = play.at(g.wires, run);
   const double decay = *play.at(op.correlation_decay, run), step_size = *play.at(op.units.step_size, run);
   const float total = static_cast<float>(batch), scale = op.listened ? -total : 1.0f;
   float* change = play.at(op.scratch, run) + static_cast<int64_t>(u) * (inputs + partners);
@@ -68,7 +57,7 @@ __global__ void goal_correlation_kernel(GoalCorrelation op, Play play) {
   const float moved = bias + step * bias_change;
   part = thread == 0 ? moved * moved : 0;
   for (int i = thread; i < inputs; i += goal_threads) {
-    w[i] += step * change[i];
+    w[i] += step * change[i] * wire(wires, static_cast<int64_t>(u) * inputs + i);
     part += w[i] * w[i];
   }
   const float after = sum_of_block(part), back = after > 0 ? sqrtf(before / after) : 1.0f;

@@ -143,7 +143,9 @@ __global__ void unit_reputation_kernel(UnitReputation op, Play play) {
     if (heard)
       reputation_step(contribution[u] / sum, *play.at(op.utility_decay, run), *play.at(op.reputation_decay, run),
                       play.at(op.group.utility_trace, run)[u], reputation);
-    play.at(op.backbone, run)[u] = lives(op.group, play, run, u) && of_backbone(reputation, count, *play.at(op.threshold, run));
+    const bool backbone = play.at(op.backbone, run)[u] = lives(op.group, play, run, u) && of_backbone(reputation, count, *play.at(op.threshold, run));
+    int32_t& promoted = play.at(op.group.promoted, run)[u];
+    promoted = promoted_at(promoted, backbone, play.at(op.group.age, run)[u]);
   }
 }
 

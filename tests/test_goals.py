@@ -211,5 +211,5 @@ def test_units_of_all_layers_that_can() -> None:
 
 def test_no_goal_of_agents_losses() -> None:
     value = kl.Network([kl.Linear(5), kl.ReLU(), kl.Linear(1)], (4,))
-    with pytest.raises(kl.Error, match=r'\[Goal\] the goal "listened" is of a Learner\'s losses'):
+    with pytest.raises(kl.Error, match=r'\[Goal\] the goal "listened" by gradient is of a Learner\'s losses'):
         kl.StreamAgent(None, value, method="td", value_optimizer=kl.SGD(), rules=[kl.Goal("listened")])

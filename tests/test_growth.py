@@ -110,20 +110,33 @@ def test_growth_in_lockstep(rule: dict[str, Any], network: str, optimizer: str) 
     assert 0 < grown <= changed
 
 
-@pytest.mark.parametrize("goal", ["active", "unit_variance", "decorrelated"])
+GOALS: dict[str, dict[str, Any]] = {
+    "active": {"goal": "active"},
+    "unit_variance": {"goal": "unit_variance"},
+    "decorrelated": {"goal": "decorrelated"},
+    "listened": {"goal": "listened"},
+    "perturbation": {"goal": "listened", "by": "perturbation", "noise": 0.1, "hold": 2, "trace_decay": 0.5},
+}
+
+
+@pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("replacing", ["ContinualBackprop", "Recruitment"])
-def test_goals_and_other_rules_leave_vacant_places_alone(replacing: str, goal: str) -> None:
-    specs, shape = NETWORKS["mlp"]
-    rule = {"replacement_rate": 0.3, "maturity": 0}
+@pytest.mark.parametrize("network", ["mlp", "wires"])
+def test_goals_and_other_rules_leave_alone_what_is_not_there(network: str, replacing: str, goal: str) -> None:
+    specs, shape = NETWORKS[network]
+    rule: dict[str, Any] = {"replacement_rate": 0.3, "maturity": 0}
     if replacing == "ContinualBackprop":
         rule |= {"count_from": "all", "utility": "adaptable_contribution"}  # 0 / 0 where no unit lives
-    goals = [{"goal": goal, "step_size": 0.05, "decay": 0.9}]
     pair = Lockstep(
-        specs, shape, RUNS, "cross_entropy", OPTIMIZERS["momentum"], rule, replacing=replacing, goals=goals
+        *(specs, shape, RUNS, "cross_entropy", OPTIMIZERS["momentum"], rule),
+        replacing=replacing,
+        goals=[GOALS[goal] | {"step_size": 0.05, "decay": 0.9}],
+        rewire={"replacement_rate": 0.2, "maturity": 2} if network == "wires" else None,
     )
+    before = [units.living for units in pair.net.units]
     for _, (x, y) in zip(range(20), data(shape), strict=False):
         in_lockstep(pair, x, y)
-    assert pair.net.units[0].living.sum() == 2 * RUNS and pair.net.units[1].living.sum() == 0
+    assert all((units.living == lived).all() for units, lived in zip(pair.net.units, before, strict=True))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -164,6 +177,7 @@ RULES: dict[str, list[Any]] = {
         kl.Rewire(replacement_rate=0.2, maturity=2),
         kl.Goal("active", share=1.0),
         kl.Goal("listened"),
+        kl.Goal("listened", by="perturbation"),
     ],
 }
 STEPPED: dict[str, Any] = {

@@ -40,6 +40,10 @@ RULES: dict[str, Callable[[], list[Any]]] = {
         kl.Recruitment(replacement_rate=0.1, maturity=3, utility_decay=0.9, growth_period=2, candidates=5),
         kl.Rewire(replacement_rate=0.1, maturity=2),
     ],
+    "perturbation": lambda: [
+        kl.Recruitment(replacement_rate=0.1, maturity=3, threshold=0.8, utility_decay=0.9),
+        kl.Goal("listened", by="perturbation", step_size=0.01, hold=2, trace_decay=0.5, units="fringe"),
+    ],
     "snr": lambda: [kl.SNR(percentile=0.7, period=4, threshold=9)],
     **{
         f"cbp {utility}": lambda utility=utility: [
@@ -140,7 +144,7 @@ def test_alone_among_others_and_on_threads(rule: str, optimizer: str, layers: st
         assert_same_state(alone.state(), {name: value[run : run + 1] for name, value in state.items()})
 
 
-@pytest.mark.parametrize("rule", ["none", "cbp adaptable_contribution"])
+@pytest.mark.parametrize("rule", ["none", "cbp adaptable_contribution", "perturbation"])
 def test_threads_that_share_a_run(rule: str) -> None:
     """Batches of several chunks, and a last one that is smaller."""
     rng = np.random.default_rng(3)

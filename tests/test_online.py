@@ -129,6 +129,15 @@ def test_decentralised(goal: str) -> None:
     kl.Learner(net, loss="mse", optimizer=optimizer, rules=[replacing, *goals])
 
 
+def test_decentralised_by_perturbation() -> None:
+    given = {"goal": "listened", "listened_by": "perturbation", "listened_noise": 0.5}
+    made: Any = regression.METHODS.resolve("decentralised", "authors", given)
+    goal = made.rules()[1]
+    assert (goal.by, goal.noise, goal.units, goal.hold) == ("perturbation", 0.5, "fringe", None)
+    plain: Any = regression.METHODS.resolve("decentralised", "authors", {"goal": "listened"})
+    assert plain.rules()[1].by is None
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_methods_by_other_names(name: str) -> None:
     """Are backprop with other settings."""

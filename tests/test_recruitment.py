@@ -68,6 +68,8 @@ def test_lockstep(rule: dict[str, Any], network: str, optimizer: str) -> None:
                 reputation, backbone = reputations_of(pair.engine, group)
                 assert relative_error(reputation[run], twin.reputations[group]) < tolerance
                 assert np.array_equal(backbone[run], twin.backbone[group])
+                promoted = pair.engine.state()[f"Recruitment.{group}.promoted"][run]
+                assert np.array_equal(promoted, twin.promoted[group])
                 variance = pair.engine.state()[f"Recruitment.{group}.variance"][run]
                 assert relative_error(variance, units.variance) < tolerance
                 sizes.add(int(backbone[run].sum()))
@@ -146,6 +148,36 @@ def test_only_the_fringe_is_replaced() -> None:
     assert first.sum() == 2 and second.sum() == 2
     assert np.flatnonzero(first.any(axis=1)).tolist() == [1000]
     assert (made.net.units[0].age[0] == [1100, 1100, 99, 99]).all()
+
+
+def test_age_at_promotion() -> None:
+    """That at which a unit first was of the backbone, whatever comes later; a new unit has none."""
+    made = hand_made(
+        replacement_rate=0.1, maturity=20, utility_decay=0.8, reputation_decay=0.8, threshold=0.5
+    )
+    state = made.net.state_dict()
+    expected, sizes = np.zeros(4), set[int]()
+    rng = np.random.default_rng(4)
+    gone_once = False
+    for x, y in zip(*stream(400), strict=True):
+        if rng.random() < 0.05:  # the second layer listens to others
+            state = made.net.state_dict()
+            state["2.weight"][0, 0] = rng.normal(size=4)
+            made.net.load_state_dict(state)
+        age = made.net.units[0].age[0] + 1
+        step = made.step(x[None], y[None])
+        assert step.replaced is not None
+        gone = np.asarray(step.replaced[0][0], bool)
+        backbone = reputations_of(made, 0)[1][0]
+        expected = np.where(backbone & (expected == 0), age, expected)
+        gone_once |= bool((gone & (expected > 0)).any())
+        expected[gone] = 0
+        assert made.state()["Recruitment.0.promoted"][0].tolist() == expected.tolist()
+        sizes.add(int(backbone.sum()))
+    assert len(sizes) > 2 and gone_once
+    assert made.state()["Recruitment.0.promoted"].dtype == np.int32
+    made.restart()
+    assert not made.state()["Recruitment.0.promoted"].any()
 
 
 @pytest.mark.parametrize(

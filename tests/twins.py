@@ -146,7 +146,7 @@ class Lockstep:
         for run, network in enumerate(self.networks):
             own_optimizer = getattr(optimizers, kind)(**option_of_run(options, run))
             own_rule = self.rules[run] if self.rules else None
-            own_goals = [Goal(**option_of_run(goal, run)) for goal in goals]
+            own_goals = [Goal(**option_of_run(goal, run), seed=self.net.seeds[run]) for goal in goals]
             own_wires = None
             if rewire is not None:
                 own_wires = Rewire(self.draws[run].wires, **option_of_run(rewire, run))

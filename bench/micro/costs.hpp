@@ -91,6 +91,14 @@ inline Cost cost(const UnitUtility& op, const Batch& b) {
   return {0, 4 * (sums(g) + outgoing + (needs.centred ? activities(g, b) : 0) + (needs.incoming ? incoming : 0) + 9.0 * g.units)};
 }
 
+inline double outgoing_weights(const Units& g) { return static_cast<double>(g.outputs) * g.taps * g.units; }
+inline Cost cost(const RememberOutgoing& op, const Batch&) { return {0, 8 * outgoing_weights(op.group)}; }
+// Outgoing weights now and before; incoming weights with their perturbation and its trace, which are read and written.
+inline Cost cost(const GoalPerturbation& op, const Batch&) {
+  const Units& g = op.units.group;
+  return {0, 8 * outgoing_weights(g) + 24.0 * g.units * (g.fan_in + 1)};
+}
+
 template <class Op>
 Cost cost(const Op&, const Batch&) {
   return {};

@@ -1245,9 +1245,14 @@ class Goal:
         step_size: how fast incoming weights and bias follow
         decay: of running statistics of activity, in [0, 1)
         share: of "active": on how many samples at least, in (0, 1]; None: a tenth
-        correlation_decay: of "decorrelated" and "listened": of running correlations, in [0, 1); None: 0.995
+        correlation_decay: of "decorrelated", and of "listened" by gradient: of running correlations, in [0, 1); None: 0.995
         units: "all", or the "fringe", which klopf.Recruitment says
         layers: whose goal it is, by place in Network.units; None: of all that can have it
+        by: of "listened": "gradient" of what would be heard, or "perturbation"; None: gradient
+        noise: of perturbation: its norm, where that of a unit's incoming weights is 1; None: 0.3
+        hold: of perturbation: updates from one perturbation to the next; None: 1
+        trace_decay: of perturbation: of the trace of perturbations, in [0, 1); None: 0
+        baseline_decay: of perturbation: of what a unit is used to, in [0, 1); None: 0.99
     """
     def __eq__(self, other: typing.Any) -> bool: ...
     def __hash__(self) -> int: ...
@@ -1260,6 +1265,11 @@ class Goal:
         correlation_decay: _PerRun | None = None,
         units: str = "all",
         layers: collections.abc.Sequence[int] | None = None,
+        by: str | None = None,
+        noise: _PerRun | None = None,
+        hold: _PerRun | None = None,
+        trace_decay: _PerRun | None = None,
+        baseline_decay: _PerRun | None = None,
     ) -> None: ...
     def __repr__(self) -> str: ...
     def fields(self) -> dict[str, typing.Any]:
@@ -1267,9 +1277,19 @@ class Goal:
         The options by name, as plain values.
         """
     @property
+    def baseline_decay(self) -> float | list[float] | None:
+        """
+        of perturbation: of what a unit is used to, in [0, 1); None: 0.99
+        """
+    @property
+    def by(self) -> str | None:
+        """
+        of "listened": "gradient" of what would be heard, or "perturbation"; None: gradient
+        """
+    @property
     def correlation_decay(self) -> float | list[float] | None:
         """
-        of "decorrelated" and "listened": of running correlations, in [0, 1); None: 0.995
+        of "decorrelated", and of "listened" by gradient: of running correlations, in [0, 1); None: 0.995
         """
     @property
     def decay(self) -> float | list[float]:
@@ -1282,9 +1302,19 @@ class Goal:
         "active", "unit_variance", "decorrelated" or "listened"
         """
     @property
+    def hold(self) -> float | list[float] | None:
+        """
+        of perturbation: updates from one perturbation to the next; None: 1
+        """
+    @property
     def layers(self) -> collections.abc.Sequence[int] | None:
         """
         whose goal it is, by place in Network.units; None: of all that can have it
+        """
+    @property
+    def noise(self) -> float | list[float] | None:
+        """
+        of perturbation: its norm, where that of a unit's incoming weights is 1; None: 0.3
         """
     @property
     def share(self) -> float | list[float] | None:
@@ -1295,6 +1325,11 @@ class Goal:
     def step_size(self) -> float | list[float]:
         """
         how fast incoming weights and bias follow
+        """
+    @property
+    def trace_decay(self) -> float | list[float] | None:
+        """
+        of perturbation: of the trace of perturbations, in [0, 1); None: 0
         """
     @property
     def units(self) -> str:

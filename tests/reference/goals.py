@@ -6,6 +6,7 @@ import numpy as np
 
 from .arrays import Array, Integers, Mask, mean, total
 from .layers import Layer
+from .perturbation import Perturbation, inputs_of, varies
 from .units import UnitGroup, bias_corrected
 
 
@@ -20,9 +21,17 @@ class Goal:
     correlation_decay: float = 0.995
     units: str = "all"
     layers: tuple[int, ...] | None = None
+    by: str = "gradient"
+    noise: float = 0.3
+    hold: int = 1
+    trace_decay: float = 0.0
+    baseline_decay: float = 0.99
+    seed: int = 0
+    steps: int = 0  # so far
     known: dict[int, UnitGroup] = field(default_factory=dict)  # statistics of groups, as the goal has them
     rate: dict[int, Array] = field(default_factory=dict)  # [U] before bias correction
     correlation: dict[int, Array] = field(default_factory=dict)  # [U, partners]
+    perturbed: dict[int, Perturbation] = field(default_factory=dict)
 
     def apply(
         self,
@@ -31,8 +40,9 @@ class Goal:
         activities: list[Array],
         replaced: list[Integers],
         backbone: list[Mask] | None,
+        before: list[Array],
     ) -> None:
-        """One step; activities [B, *group.shape]."""
+        """One step; activities [B, *group.shape]; before: next weights of every group before the update."""
         for i, group in enumerate(groups):
             if self.layers is not None and i not in self.layers:
                 continue
@@ -47,15 +57,22 @@ class Goal:
                 self.be_active(i, known, layers, activities[i], follows)
             else:
                 known.watch(activities[i], self.decay)
+                heard = None if backbone is None or i + 1 == len(groups) else backbone[i + 1]
                 if self.goal == "unit_variance":
                     self.normalise(known, layers, follows)
+                elif self.by == "perturbation":
+                    renewed = replaced[i + 1] if i + 1 < len(groups) else np.zeros(0, np.int64)
+                    if i not in self.perturbed:
+                        self.perturbed[i] = Perturbation(known, inputs_of(group, groups, i, layers))
+                    self.perturbed[i].forget(replaced[i])
+                    self.perturb(self.perturbed[i], layers, follows, heard, renewed, before[i])
                 else:
-                    heard = None if backbone is None or i + 1 == len(groups) else backbone[i + 1]
                     self.correlate(i, known, layers, activities[i], follows, heard)
             known.forget(np.flatnonzero(begins))
             for kept in (self.rate, self.correlation):
                 if i in kept:
                     kept[i][begins] = 0.0
+        self.steps += 1
 
     def be_active(
         self, index: int, known: UnitGroup, layers: list[Layer], activity: Array, follows: Mask
@@ -111,15 +128,31 @@ class Goal:
         along *= slope
         w, bias = first.weights["weight"], first.weights["bias"]
         step = self.step_size / np.where(told, deviation, 1.0)
-        moved_w = w + step[:, None] * (along.T @ first.x) / batch
+        moved_w = w + step[:, None] * (along.T @ first.x * first.buffers.get("wires", 1.0)) / batch
         moved_bias = bias + step * mean(along, 0)
         before, now_norm = (total(a**2, 1) + b**2 for a, b in ((w, bias), (moved_w, moved_bias)))
         back = np.sqrt(before / np.where(now_norm > 0, now_norm, 1.0))
         goes = follows & told
         w[goes], bias[goes] = (moved_w * back[:, None])[goes], (moved_bias * back)[goes]
 
-
-def varies(known: UnitGroup, decay: float) -> Mask:
-    """Units whose activity is not constant, but for rounding."""
-    result: Mask = known.variance > 1e-6 * bias_corrected(known.activity_trace, known.age, decay) ** 2
-    return result
+    def perturb(
+        self,
+        units: Perturbation,
+        layers: list[Layer],
+        follows: Mask,
+        heard: Mask | None,
+        renewed: Integers,
+        before: Array,
+    ) -> None:
+        """Along perturbations under which outgoing weights grew more than usual."""
+        known = units.group
+        now = layers[known.next].weights["weight"]
+        counts = np.ones(len(now), bool) if heard is None else heard.copy()
+        counts[renewed] = False
+        was, grown = (w.reshape(len(w), known.size, -1) for w in (before, now))
+        units.find_rewards(was, grown, counts, varies(known, self.decay))
+        advantage = units.advantages(follows, self.baseline_decay)
+        drawn = units.draw(self.seed, known.first, self.steps)
+        rates = (self.step_size, self.noise, self.trace_decay)
+        due = (self.steps + 1) % self.hold == 0
+        units.move(layers[known.first], advantage, follows, drawn, due, rates)

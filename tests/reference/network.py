@@ -105,8 +105,9 @@ class Learner:
         """Optimizer, then the unit rule, on the gradients and activities of the last passes."""
         for layer in self.network.layers:
             layer.follow()
-        self.optimizer.step(self.network.parameters(), self.network.gradients())
         net = self.network
+        before = [net.layers[group.next].weights["weight"].copy() for group in net.units]
+        self.optimizer.step(self.network.parameters(), self.network.gradients())
         replaced = [np.zeros(0, np.int64) for _ in net.units]
         if self.rule is not None:
             replaced = self.rule.apply(net.layers, net.units, net.activities, self.optimizer)
@@ -114,7 +115,7 @@ class Learner:
             self.dropped = self.rewire.apply(net.layers, net.units, replaced, self.optimizer)
         backbone = self.rule.backbone if isinstance(self.rule, Recruitment) else None
         for goal in self.goals:
-            goal.apply(net.layers, net.units, net.activities, replaced, backbone)
+            goal.apply(net.layers, net.units, net.activities, replaced, backbone, before)
         for layer in net.layers:
             if "wires" in layer.buffers:
                 layer.weights["weight"] *= layer.buffers["wires"]

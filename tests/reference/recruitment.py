@@ -38,6 +38,7 @@ class Recruitment(ContinualBackprop):
         self.reputations: list[Array] = []
         self.backbone: list[Mask] = []
         self.steps, self.running_error, self.last_error = 0, 0.0, 0.0
+        self.promoted: list[Array] = []  # ages at which units first were of the backbone, 0 before
 
     def apply(
         self, layers: list[Layer], groups: list[UnitGroup], activities: list[Array], optimizer: Optimizer
@@ -46,6 +47,7 @@ class Recruitment(ContinualBackprop):
         if not self.reputations:
             self.reputations = [np.zeros(group.size) for group in groups]
             self.backbone = [np.zeros(group.size, bool) for group in groups]
+            self.promoted = [np.zeros(group.size) for group in groups]
         heard: Mask | slice = slice(None)  # by which of the next layer's units [K]
         for i in reversed(range(len(groups))):
             self.judge(i, groups[i], layers, activities[i], heard)
@@ -61,7 +63,7 @@ class Recruitment(ContinualBackprop):
         for i, group in enumerate(groups):
             if len(chosen[i]):
                 self.replace(i, group, chosen[i], layers, optimizer)
-                self.reputations[i][chosen[i]] = 0.0
+                self.reputations[i][chosen[i]] = self.promoted[i][chosen[i]] = 0.0
         return chosen
 
     def judge(
@@ -81,6 +83,8 @@ class Recruitment(ContinualBackprop):
             reputation[...] = np.where(group.utility_trace > reputation, group.utility_trace, lost)
         even = reputation * group.living.sum()
         self.backbone[index] = group.living & (even >= self.settings.threshold)
+        new = self.backbone[index] & (self.promoted[index] == 0)
+        self.promoted[index] = np.where(new, group.age, self.promoted[index])
 
     def error_stays(self) -> bool:
         """Whether the running loss is too high, and has not fallen enough since the last look."""

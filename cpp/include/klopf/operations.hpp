@@ -50,7 +50,9 @@
   X(UnitActivity, unit_activity)                   \
   X(UnitUtility, unit_utility)                     \
   X(UnitFiring, unit_firing)                       \
-  X(GoalCorrelation, goal_correlation)
+  X(GoalCorrelation, goal_correlation)             \
+  X(RememberOutgoing, remember_outgoing)           \
+  X(GoalPerturbation, goal_perturbation)
 
 #define KLOPF_LIGHT_OPERATIONS(X)     \
   X(LossTotal, loss_total)            \

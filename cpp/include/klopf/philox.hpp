@@ -21,6 +21,7 @@ enum class Stream : uint32_t {
   exploration = 10,
   dropout = 11,
   gradient_noise = 12,
+  goal_perturbation = 13,
   wires = 14,
   new_wires = 15,
   tried_wires = 16,

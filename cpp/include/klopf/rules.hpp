@@ -101,6 +101,8 @@ struct Goal {
   PerRun step_size = 1e-3, decay = 0.999, share = PerRun::none(), correlation_decay = PerRun::none();
   std::string units = "all";
   std::vector<int> layers{};
+  std::string by{};
+  PerRun noise = PerRun::none(), hold = PerRun::none(), trace_decay = PerRun::none(), baseline_decay = PerRun::none();
   template <class F>
   static void fields(F&& f) {
     f("goal", &Goal::goal, "\"active\", \"unit_variance\", \"decorrelated\" or \"listened\"");
@@ -108,9 +110,14 @@ struct Goal {
     f("decay", &Goal::decay, "of running statistics of activity, in [0, 1)");
     f.optional("share", &Goal::share, "of \"active\": on how many samples at least, in (0, 1]; None: a tenth");
     f.optional("correlation_decay", &Goal::correlation_decay,
-               "of \"decorrelated\" and \"listened\": of running correlations, in [0, 1); None: 0.995");
+               "of \"decorrelated\", and of \"listened\" by gradient: of running correlations, in [0, 1); None: 0.995");
     f("units", &Goal::units, "\"all\", or the \"fringe\", which klopf.Recruitment says");
     f.optional("layers", &Goal::layers, "whose goal it is, by place in Network.units; None: of all that can have it");
+    f.optional("by", &Goal::by, "of \"listened\": \"gradient\" of what would be heard, or \"perturbation\"; None: gradient");
+    f.optional("noise", &Goal::noise, "of perturbation: its norm, where that of a unit's incoming weights is 1; None: 0.3");
+    f.optional("hold", &Goal::hold, "of perturbation: updates from one perturbation to the next; None: 1");
+    f.optional("trace_decay", &Goal::trace_decay, "of perturbation: of the trace of perturbations, in [0, 1); None: 0");
+    f.optional("baseline_decay", &Goal::baseline_decay, "of perturbation: of what a unit is used to, in [0, 1); None: 0.99");
   }
 };
 

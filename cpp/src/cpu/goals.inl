@@ -64,6 +64,8 @@ void goal_correlation(const GoalCorrelation& op, const Play& play) {
       bias_change += along;
     });
     float *w = play.at(g.incoming) + static_cast<int64_t>(u) * inputs, &bias = play.at(g.bias)[u];
+    if (const float* wires = play.at(g.wires))
+      for (int i = 0; i < inputs; ++i) change[i] *= wires[static_cast<int64_t>(u) * inputs + i];
     const float before = dot(w, w, inputs) + bias * bias;
     const float step = static_cast<float>(step_size / (sqrtf(variance[u]) * total));
     for (int i = 0; i < inputs; ++i) w[i] += step * change[i];

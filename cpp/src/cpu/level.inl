@@ -15,6 +15,7 @@
 #include "rules/losses.hpp"
 #include "rules/normal.hpp"
 #include "rules/optimizers.hpp"
+#include "rules/perturbation.hpp"
 #include "rules/reputation.hpp"
 #include "rules/step_sizes.hpp"
 #include "rules/utilities.hpp"
@@ -41,6 +42,7 @@ namespace {
 #include "cpu/step_sizes.inl"
 #include "cpu/utility.inl"
 #include "cpu/goals.inl"
+#include "cpu/perturbation.inl"
 // clang-format on
 
 int64_t linear_scratch(const LinearShape& s) { return static_cast<int64_t>(round_up(s.outputs, block)) * s.inputs; }

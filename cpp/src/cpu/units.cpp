@@ -62,7 +62,10 @@ void unit_reputation(const UnitReputation& op, const Play& play) {
   for (int u = 0; u < units; ++u) {
     if (heard)
       reputation_step(contribution[u] / sum, *play.at(op.utility_decay), *play.at(op.reputation_decay), running_share[u], reputation[u]);
-    play.at(op.backbone)[u] = lives(op.group, play, 0, u) && of_backbone(reputation[u], count, *play.at(op.threshold));
+    const bool backbone = play.at(op.backbone)[u] =
+        lives(op.group, play, 0, u) && of_backbone(reputation[u], count, *play.at(op.threshold));
+    int32_t& promoted = play.at(op.group.promoted)[u];
+    promoted = promoted_at(promoted, backbone, play.at(op.group.age)[u]);
   }
 }
 

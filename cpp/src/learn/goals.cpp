@@ -78,15 +78,43 @@ void record_correlation(Recording& r, const std::string& owner, std::size_t k, c
   r.update.push_back(op);
 }
 
+// Whether a unit learns from its reward alone; what is of that, or of another goal, is not silently ignored.
+bool by_perturbation(const Goal& rule, const std::string& owner) {
+  if (!rule.by.empty() && rule.goal != goals[3]) throw Error("[" + owner + "] by is of the goal \"listened\", got \"" + rule.goal + "\"");
+  const bool perturbation = !rule.by.empty() && choice(owner, "by", rule.by, {"gradient", "perturbation"}) == 1;
+  const std::pair<const char*, bool> options[] = {{"noise", rule.noise.given()},
+                                                  {"hold", rule.hold.given()},
+                                                  {"trace_decay", rule.trace_decay.given()},
+                                                  {"baseline_decay", rule.baseline_decay.given()}};
+  for (const auto& [name, given] : options)
+    if (given && !perturbation)
+      throw Error("[" + owner + "] " + name + " is of by=\"perturbation\", got \"" + (rule.by.empty() ? "gradient" : rule.by) + "\"");
+  return perturbation;
+}
+
+GoalPerturbation perturbation_rates(const Goal& rule, Recording& r, const std::string& owner) {
+  GoalPerturbation op{};
+  op.noise = r.number(owner, "noise", rule.noise.given() ? rule.noise : PerRun(0.3), 0, HUGE_VAL);
+  for (const double v : rule.noise.values)
+    if (v == 0) throw Error("[" + owner + "] noise must be above 0");
+  op.hold = whole_number(r, owner, "hold", rule.hold.given() ? rule.hold : PerRun(1.0), 1, 9e15);
+  op.trace_decay = r.number(owner, "trace_decay", rule.trace_decay.given() ? rule.trace_decay : PerRun(0.0), 0, 1, false);
+  op.baseline_decay = r.number(owner, "baseline_decay", rule.baseline_decay.given() ? rule.baseline_decay : PerRun(0.99), 0, 1, false);
+  return op;
+}
+
 }  // namespace
 
 void record_one(const Goal& rule, Recording& r, const std::string& owner) {
   const int which = choice(owner, "goal", rule.goal, goals);
-  const bool active = which == 0, listened = which == 3, correlation = which >= 2;
+  const bool perturbation = by_perturbation(rule, owner);
+  const bool active = which == 0, listened = which == 3, correlation = which >= 2 && !perturbation;
   if (rule.share.given() && !active) throw Error("[" + owner + "] share is of the goal \"active\", got \"" + rule.goal + "\"");
   if (rule.correlation_decay.given() && !correlation)
-    throw Error("[" + owner + "] correlation_decay is of the goals \"decorrelated\" and \"listened\", got \"" + rule.goal + "\"");
-  if (listened && r.traces) throw Error("[" + owner + "] the goal \"listened\" is of a Learner's losses, not of a StreamAgent");
+    throw Error("[" + owner + "] correlation_decay is of the goals \"decorrelated\" and \"listened\" by gradient, got \"" + rule.goal +
+                "\"" + (perturbation ? " by perturbation" : ""));
+  if (listened && correlation && r.traces)
+    throw Error("[" + owner + "] the goal \"listened\" by gradient is of a Learner's losses, not of a StreamAgent");
   const bool fringe = choice(owner, "units", rule.units, {"all", "fringe"});
   if (fringe && r.backbone.empty()) throw Error("[" + owner + "] units=\"fringe\" follows klopf.Recruitment in the list of rules");
   GoalUnits goal{};
@@ -101,6 +129,9 @@ void record_one(const Goal& rule, Recording& r, const std::string& owner) {
   if (correlation)
     correlation_decay =
         r.number(owner, "correlation_decay", rule.correlation_decay.given() ? rule.correlation_decay : PerRun(0.995), 0, 1, false);
+
+  GoalPerturbation rates{};
+  if (perturbation) rates = perturbation_rates(rule, r, owner);
 
   const std::vector<Units> groups = r.units();
   if (groups.empty()) throw Error("[" + owner + "] the network has no hidden units");
@@ -125,7 +156,8 @@ void record_one(const Goal& rule, Recording& r, const std::string& owner) {
     }
     goal.group = own_statistics(r, owner, k, groups[k]);
     keep_variance(r, goal);
-    if (correlation) record_correlation(r, owner, k, goal, listened, correlation_decay);
+    if (perturbation) rates.units = goal, record_perturbation(r, owner, k, rates);
+    else if (correlation) record_correlation(r, owner, k, goal, listened, correlation_decay);
     else r.update.push_back(GoalVariance{goal});
   }
 }

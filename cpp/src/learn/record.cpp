@@ -58,6 +58,12 @@ Ref<double> Recording::number(const std::string& owner, const std::string& name,
   return ref;
 }
 
+Ref<double> whole_number(Recording& r, const std::string& owner, const std::string& name, const PerRun& value, double least, double most) {
+  for (const double v : value.values)
+    if (v != std::floor(v)) throw Error("[" + owner + "] " + name + " must be a whole number, got " + number_text(v));
+  return r.number(owner, name, value, least, most);
+}
+
 template <class T>
 Ref<T> for_each_weight(Recording& r, const std::string& name) {
   const Ref<T> ref = r.layout.add<T>("optimizer." + name, {r.network.weights_count()});

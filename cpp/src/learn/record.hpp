@@ -67,6 +67,9 @@ Ref<T> of_units(Recording& r, const std::string& owner, std::size_t k, const cha
 void watch(Recording& r, const Units& group, int measure, Ref<double> decay, Ref<uint8_t> successors = {});
 
 std::string number_text(double value);
+// A hyper-parameter that is a whole number, from 1 on.
+Ref<double> whole_number(Recording& recording, const std::string& owner, const std::string& name, const PerRun& value, double least,
+                         double most);
 // The index of `value` in the names known. Throws Error.
 int choice(const std::string& owner, const std::string& name, const std::string& value, const std::vector<std::string>& known);
 
@@ -91,6 +94,8 @@ std::vector<StepLayer> step_layers(const Network& network);
 // The same backward pass and update for a single sample, without stored gradients; false where that cannot be.
 bool record_online(const Recording& recording, Program& backward, Program& update);
 void record_one(const Goal& rule, Recording& recording, const std::string& owner);
+// Of the k-th group; `op` has the units, with the goal's own statistics, and its hyper-parameters.
+void record_perturbation(Recording& recording, const std::string& owner, std::size_t k, GoalPerturbation op);
 void record(const Rule& rule, Recording& recording);
 // The end of an update: weights of units that do not live, or of wires that are not there, are zero.
 void record_absences(Recording& recording);

@@ -12,12 +12,6 @@ namespace {
 
 constexpr double infinity = HUGE_VAL;
 
-Ref<double> whole_number(Recording& r, const std::string& owner, const std::string& name, const PerRun& value, double least, double most) {
-  for (const double v : value.values)
-    if (v != std::floor(v)) throw Error("[" + owner + "] " + name + " must be a whole number, got " + number_text(v));
-  return r.number(owner, name, value, least, most);
-}
-
 // The groups of a rule that replaces units, of which there can be one.
 std::vector<Units> groups_to_replace(const Recording& r, const std::string& owner) {
   if (!r.replaced.empty()) throw Error("[" + owner + "] a learner can have one rule that replaces units");
@@ -97,7 +91,10 @@ std::vector<Ref<uint8_t>> find_backbone(Recording& r, const std::string& owner, 
   const int measure = choice(owner, "utility", VarianceContribution::name, utility_names());
   keep_variances(r, owner, groups);
   std::vector<Ref<uint8_t>> backbone;
-  for (std::size_t k = 0; k < groups.size(); ++k) backbone.push_back(of_units<uint8_t>(r, owner, k, "backbone", {groups[k].units}));
+  for (std::size_t k = 0; k < groups.size(); ++k) {
+    backbone.push_back(of_units<uint8_t>(r, owner, k, "backbone", {groups[k].units}));
+    groups[k].promoted = of_units<int32_t>(r, owner, k, "promoted", {groups[k].units});
+  }
   for (std::size_t k = groups.size(); k-- > 0;) {
     Units judged = groups[k];
     judged.utility = r.work.take<float>(static_cast<std::size_t>(judged.units));

@@ -19,6 +19,7 @@ KLOPF_FN void begin_anew(const WeightState& state, const Play& play, int run, in
 // Age and statistics of a unit that begins.
 KLOPF_FN void forget_unit(const Units& group, const Play& play, int run, int unit) {
   play.at(group.age, run)[unit] = 0;
+  if (group.promoted.present()) play.at(group.promoted, run)[unit] = 0;
   const Ref<float> statistics[] = {group.mean_trace, group.mean_activity, group.utility_trace, group.utility, group.variance};
   for (const Ref<float>& statistic : statistics)
     if (statistic.present()) play.at(statistic, run)[unit] = 0;

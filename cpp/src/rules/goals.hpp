@@ -30,6 +30,9 @@ KLOPF_FN void forget(const GoalUnits& goal, const Play& play, int run, int unit,
   for (int i = 0; i < count; ++i) more[i] = 0;
 }
 
+// 1, or 0 where a unit does not listen to an input; of `wires`, absent where all listen to all.
+KLOPF_FN float wire(const float* wires, int64_t i) { return wires ? wires[i] : 1.0f; }
+
 // By how much a bias rises where a unit is active on less than a share of the samples; `now` of a batch, `rate` before bias correction.
 KLOPF_FN float active_step(double now, double share, double step_size, double decay, int32_t& age, float& rate) {
   age += 1;

@@ -43,4 +43,12 @@ KLOPF_FN Normal2 normal2(uint32_t bits1, uint32_t bits2) {
   return {radius * direction.first, radius * direction.second};
 }
 
+// The index-th normal number of (seed, stream, place, step). Of each 64 in a row, those a quarter apart share a block.
+KLOPF_FN float normal_at(uint64_t seed, Stream stream, uint32_t place, uint64_t step, uint32_t index) {
+  const uint32_t within = index % 64, half = within / 32 * 2;
+  const Random4 r = random4(seed, stream, place, step, index / 64 * 16 + within % 16);
+  const Normal2 both = normal2(r.v[half], r.v[half + 1]);
+  return within / 16 % 2 ? both.second : both.first;
+}
+
 }  // namespace klopf

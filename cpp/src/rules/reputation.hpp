@@ -19,4 +19,7 @@ KLOPF_FN void reputation_step(double share, double utility_decay, double reputat
 
 KLOPF_FN bool of_backbone(float reputation, int units, double threshold) { return reputation * units >= threshold; }
 
+// The age at which a unit first was of the backbone; 0: it has not been.
+KLOPF_FN int32_t promoted_at(int32_t before, bool backbone, int32_t age) { return before == 0 && backbone ? age : before; }
+
 }  // namespace klopf

@@ -10,6 +10,7 @@ from klopf.experiments.settings import option
 from klopf.experiments.stepping import BEGIN, DECAY, SCOPES, Autostep, WithRecruitment
 
 GOALS = ("none", "active", "unit_variance", "decorrelated", "listened")
+BY = ("gradient", "perturbation")
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,22 @@ class Decentralised(WithRecruitment, Autostep):
     weight_decay: float = option(3e-4, DECAY, minimum=0)
     goal: str = option("none", "what units want beside the network's loss", choices=GOALS)
     goal_step_size: float = option(1e-3, "how fast they follow their goal", minimum=0)
+    listened_by: str = option("gradient", "how units find out what makes them listened to", choices=BY)
+    listened_noise: float = option(
+        0.3, "norm of perturbations, where that of a unit's incoming weights is 1", above=0
+    )
 
     def rules(self) -> list[Any]:
         """The unit rules."""
         if self.goal == "none":
             return super().rules()
-        units = "fringe" if self.goal == "listened" else "all"
-        return [*super().rules(), kl.Goal(self.goal, step_size=self.goal_step_size, units=units)]
+        listened = self.goal == "listened"
+        trial = listened and self.listened_by == "perturbation"
+        goal = kl.Goal(
+            self.goal,
+            step_size=self.goal_step_size,
+            units="fringe" if listened else "all",
+            by="perturbation" if trial else None,
+            noise=self.listened_noise if trial else None,
+        )
+        return [*super().rules(), goal]

@@ -44,4 +44,24 @@ struct GoalCorrelation {
   Ref<float> scratch;
 };
 
+// To be listened to, by trial: a unit's incoming weights are perturbed, and follow those perturbations under which more than usual of its
+// signal was asked for. The weights that the network has are the sum of the unit's own and its perturbation.
+struct RememberOutgoing {
+  Units group;
+  Ref<float> before;  // [outputs, taps, units] as the forward pass finds them
+};
+struct GoalPerturbation {
+  GoalUnits units;
+  Ref<float> before;                 // what RememberOutgoing left
+  Ref<uint8_t> successors, renewed;  // [outputs] who count, absent: all; and who of these begin anew, absent: nobody
+  Ref<float> reward;                 // [U] growth of outgoing weights at this step, over the deviation of activity
+  Ref<int32_t> compared;             // [U] how often it was compared with peers
+  Ref<float> baseline, square;       // [U] running mean of that, and mean square about it, bias-corrected
+  Ref<float> perturbation, trace;    // [U, fan_in + 1] normal numbers, the bias's last
+  Ref<float> scale;                  // [U] how much of `perturbation` is in the weights; 0: they are the unit's own
+  Ref<double> noise, hold, trace_decay, baseline_decay;
+  Ref<uint64_t> seed;
+  Ref<int64_t> step;
+};
+
 }  // namespace klopf

@@ -25,6 +25,7 @@ struct Units {
   Ref<uint8_t> vacant;                   // [U] where no unit lives: all its weights are zero; absent: all live
   Ref<float> wires;                      // [U, fan_in] 1 where it listens, 0 where its weight stays zero; absent: it listens to all
   int32_t wire_count;                    // of a unit
+  Ref<int32_t> promoted;                 // [U] age at which it first was of the backbone, 0 before, where a rule has one
 };
 
 enum class Initial : uint32_t { uniform, sparse };
@@ -75,7 +76,7 @@ struct UnitUtility {
 // How much of what the next layer hears comes from each unit: a share of the group's. Reputation is earned fast and lost slowly; units
 // of enough are the backbone.
 struct UnitReputation {
-  Units group;              // utility_trace: the running share; utility: the reputation
+  Units group;              // utility_trace: the running share; utility: the reputation; and when units were promoted
   Ref<float> contribution;  // [U] at this step
   Ref<double> utility_decay, reputation_decay, threshold;
   Ref<uint8_t> backbone;  // [U]
