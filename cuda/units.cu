@@ -46,6 +46,16 @@ void cut_wires(const Queue& queue, const CutWires& op, const Play& play) {
   for_each(queue, play, op.count, [op, play] __device__(int run, int64_t i) { play.at(op.values, run)[i] *= play.at(op.wires, run)[i]; });
 }
 
+void cut_units(const Queue& queue, const CutUnits& op, const Play& play) {
+  const int row = op.group.fan_in + 1;
+  for_each(queue, play, static_cast<int64_t>(op.group.units) * row, [op, play, row] __device__(int run, int64_t i) {
+    const int64_t u = i / row, column = i % row;
+    if (play.at(op.counted, run)[u]) return;
+    if (column < op.group.fan_in) play.at(op.grad_weight, run)[u * op.group.fan_in + column] = 0;
+    else play.at(op.grad_bias, run)[u] = 0;
+  });
+}
+
 void unit_rewire(const Queue& queue, const UnitRewire& op, const Play& play) {
   for_each(queue, play, op.group.units, [op, play] __device__(int run, int64_t u) {
     if (learns(play, run)) rewire(op, play, run, static_cast<int>(u));
@@ -143,7 +153,8 @@ __global__ void unit_reputation_kernel(UnitReputation op, Play play) {
     if (heard)
       reputation_step(contribution[u] / sum, *play.at(op.utility_decay, run), *play.at(op.reputation_decay, run),
                       play.at(op.group.utility_trace, run)[u], reputation);
-    const bool backbone = play.at(op.backbone, run)[u] = lives(op.group, play, run, u) && of_backbone(reputation, count, *play.at(op.threshold, run));
+    const bool backbone = play.at(op.backbone, run)[u] =
+        lives(op.group, play, run, u) && of_backbone(reputation, count, *play.at(op.threshold, run));
     int32_t& promoted = play.at(op.group.promoted, run)[u];
     promoted = promoted_at(promoted, backbone, play.at(op.group.age, run)[u]);
   }

@@ -41,7 +41,7 @@ RULES: dict[str, Callable[[], list[Any]]] = {
         kl.Rewire(replacement_rate=0.1, maturity=2),
     ],
     "perturbation": lambda: [
-        kl.Recruitment(replacement_rate=0.1, maturity=3, threshold=0.8, utility_decay=0.9),
+        kl.Recruitment(maturity=3, threshold=0.8, utility_decay=0.9, backprop_in_fringe=False),
         kl.Goal("listened", by="perturbation", step_size=0.01, hold=2, trace_decay=0.5, units="fringe"),
     ],
     "snr": lambda: [kl.SNR(percentile=0.7, period=4, threshold=9)],

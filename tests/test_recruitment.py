@@ -38,6 +38,7 @@ def reputations_of(learner: kl.Learner, group: int) -> tuple[NDArray[np.float32]
     [
         {},
         {"transfer_mean_to_bias": True, "reset_optimizer_state": False},
+        {"backprop_in_fringe": False, "threshold": 0.2},
         {"replacement_rate": 1.0, "maturity": 0, "threshold": 0.1},
         {
             "replacement_rate": np.array([0.05, 0.5, 1.0]),
@@ -47,7 +48,7 @@ def reputations_of(learner: kl.Learner, group: int) -> tuple[NDArray[np.float32]
             "reputation_decay": np.array([0.0, 0.9, 0.999]),
         },
     ],
-    ids=["plain", "transfer", "at once", "per run"],
+    ids=["plain", "transfer", "own goals alone", "at once", "per run"],
 )
 def test_lockstep(rule: dict[str, Any], network: str, optimizer: str) -> None:
     specs, shape = NETWORKS[network]

@@ -1519,6 +1519,7 @@ class Recruitment:
         candidates: units that the fringe should have: one is added only where it has fewer; None: 1
         tolerated_error: running loss up to which no unit is added; None: 0
         progress: share by which the running loss must have fallen since the last look, else a unit is added; None: 0.05
+        backprop_in_fringe: whether incoming weights of the fringe follow the loss; else goals, and being replaced, are all that changes them
         transfer_mean_to_bias: add a removed unit's mean contribution to the next layer's biases
         reset_optimizer_state: zero what the optimizer keeps for the weights that begin anew
         init: distribution of new incoming weights: an initialiser's name; None: the network's
@@ -1536,6 +1537,7 @@ class Recruitment:
         candidates: _PerRun | None = None,
         tolerated_error: _PerRun | None = None,
         progress: _PerRun | None = None,
+        backprop_in_fringe: bool = True,
         transfer_mean_to_bias: bool = False,
         reset_optimizer_state: bool = True,
         init: str | None = None,
@@ -1544,6 +1546,11 @@ class Recruitment:
     def fields(self) -> dict[str, typing.Any]:
         """
         The options by name, as plain values.
+        """
+    @property
+    def backprop_in_fringe(self) -> bool:
+        """
+        whether incoming weights of the fringe follow the loss; else goals, and being replaced, are all that changes them
         """
     @property
     def candidates(self) -> float | list[float] | None:

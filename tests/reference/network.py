@@ -107,6 +107,8 @@ class Learner:
             layer.follow()
         net = self.network
         before = [net.layers[group.next].weights["weight"].copy() for group in net.units]
+        if isinstance(self.rule, Recruitment):
+            self.rule.cut(self.network.layers, self.network.units)
         self.optimizer.step(self.network.parameters(), self.network.gradients())
         replaced = [np.zeros(0, np.int64) for _ in net.units]
         if self.rule is not None:

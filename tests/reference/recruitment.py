@@ -24,6 +24,7 @@ class RecruitmentSettings(Settings):
     candidates: int = 1
     tolerated_error: float = 0.0
     progress: float = 0.05
+    backprop_in_fringe: bool = True
     utility: str = "reputation"
 
 
@@ -65,6 +66,15 @@ class Recruitment(ContinualBackprop):
                 self.replace(i, group, chosen[i], layers, optimizer)
                 self.reputations[i][chosen[i]] = self.promoted[i][chosen[i]] = 0.0
         return chosen
+
+    def cut(self, layers: list[Layer], groups: list[UnitGroup]) -> None:
+        """The loss says nothing to the fringe, as it was before the step, where that is asked for."""
+        if self.settings.backprop_in_fringe:
+            return
+        for i, group in enumerate(groups):
+            fringe = ~self.backbone[i] if self.backbone else np.ones(group.size, bool)
+            for gradient in layers[group.first].gradients.values():
+                gradient[fringe] = 0.0
 
     def judge(
         self, index: int, group: UnitGroup, layers: list[Layer], activity: Array, heard: Mask | slice

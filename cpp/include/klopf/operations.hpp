@@ -73,6 +73,7 @@
   X(DrawWeights, draw_weights)        \
   X(DrawWires, draw_wires)            \
   X(CutWires, cut_wires)              \
+  X(CutUnits, cut_units)              \
   X(UnitReputation, unit_reputation)  \
   X(UnitSelect, unit_select)          \
   X(UnitGrow, unit_grow)              \

@@ -33,7 +33,7 @@ struct ContinualBackprop {
 struct Recruitment {
   PerRun replacement_rate = 1e-3, maturity = 1000, threshold = 0.1, utility_decay = 0.999, reputation_decay = 0.99999;
   PerRun growth_period = 0, candidates = PerRun::none(), tolerated_error = PerRun::none(), progress = PerRun::none();
-  bool transfer_mean_to_bias = false, reset_optimizer_state = true;
+  bool backprop_in_fringe = true, transfer_mean_to_bias = false, reset_optimizer_state = true;
   std::string init{};
   template <class F>
   static void fields(F&& f) {
@@ -50,6 +50,8 @@ struct Recruitment {
     f.optional("tolerated_error", &C::tolerated_error, "running loss up to which no unit is added; None: 0");
     f.optional("progress", &C::progress,
                "share by which the running loss must have fallen since the last look, else a unit is added; None: 0.05");
+    f("backprop_in_fringe", &C::backprop_in_fringe,
+      "whether incoming weights of the fringe follow the loss; else goals, and being replaced, are all that changes them");
     f("transfer_mean_to_bias", &C::transfer_mean_to_bias, "add a removed unit's mean contribution to the next layer's biases");
     f("reset_optimizer_state", &C::reset_optimizer_state, "zero what the optimizer keeps for the weights that begin anew");
     f.optional("init", &C::init, "distribution of new incoming weights: an initialiser's name; None: the network's");

@@ -32,6 +32,7 @@ class CpuBackend final : public Backend {
   void unit_select(const UnitSelect& op, const Play& play) override { cpu::unit_select(op, play); }
   void draw_wires(const DrawWires& op, const Play& play) override { cpu::draw_wires(op, play); }
   void cut_wires(const CutWires& op, const Play& play) override { cpu::cut_wires(op, play); }
+  void cut_units(const CutUnits& op, const Play& play) override { cpu::cut_units(op, play); }
   void unit_rewire(const UnitRewire& op, const Play& play) override { cpu::unit_rewire(op, play); }
   void unit_grow(const UnitGrow& op, const Play& play) override { cpu::unit_grow(op, play); }
   void unit_reputation(const UnitReputation& op, const Play& play) override { cpu::unit_reputation(op, play); }

@@ -48,6 +48,16 @@ void cut_wires(const CutWires& op, const Play& play) {
   for (int64_t i = 0; i < op.count; ++i) values[i] *= wires[i];
 }
 
+void cut_units(const CutUnits& op, const Play& play) {
+  const Units& g = op.group;
+  for (int c = 0; c < play.chunks; ++c)
+    for (int u = 0; u < g.units; ++u) {
+      if (play.at(op.counted)[u]) continue;
+      std::fill_n(play.at(op.grad_weight, c) + static_cast<int64_t>(u) * g.fan_in, g.fan_in, 0.0f);
+      play.at(op.grad_bias, c)[u] = 0;
+    }
+}
+
 void unit_rewire(const UnitRewire& op, const Play& play) {
   for (int u = 0; u < op.group.units; ++u) rewire(op, play, 0, u);
 }

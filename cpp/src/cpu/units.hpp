@@ -21,6 +21,7 @@ void draw_weights(const DrawWeights& op, const Play& play);
 void unit_select(const UnitSelect& op, const Play& play);
 void draw_wires(const DrawWires& op, const Play& play);
 void cut_wires(const CutWires& op, const Play& play);
+void cut_units(const CutUnits& op, const Play& play);
 void unit_rewire(const UnitRewire& op, const Play& play);
 void unit_grow(const UnitGrow& op, const Play& play);
 void unit_reputation(const UnitReputation& op, const Play& play);

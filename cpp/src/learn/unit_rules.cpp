@@ -104,6 +104,16 @@ std::vector<Ref<uint8_t>> find_backbone(Recording& r, const std::string& owner, 
   return backbone;
 }
 
+// Before all else: what the loss says to units outside of the backbone is not heard.
+void cut_fringe(Recording& r, const std::vector<Units>& groups) {
+  const auto grad = [&](Ref<float> weights) {
+    return Ref<float>{r.tape.grads.space, r.tape.grads.offset + weights.offset - r.network.weights().offset};
+  };
+  for (std::size_t k = 0; k < groups.size(); ++k)
+    r.update.insert(r.update.begin(), CutUnits{groups[k], r.backbone[k], grad(groups[k].incoming), grad(groups[k].bias)});
+  for (std::size_t& pause : r.pauses) pause += groups.size();
+}
+
 // Units that are added where the fringe has too few and the error stays.
 void grow(Recording& r, const std::string& owner, const std::vector<Units>& groups, const Recruitment& rule) {
   const bool never = std::all_of(rule.growth_period.values.begin(), rule.growth_period.values.end(), [](double v) { return v == 0; });
@@ -143,6 +153,7 @@ void record_one(const Recruitment& rule, Recording& r, const std::string& owner)
   const Ref<double> rate = r.number(owner, "replacement_rate", rule.replacement_rate, 0, 1);
   const Ref<double> maturity = r.number(owner, "maturity", rule.maturity, 0, infinity);
   r.backbone = find_backbone(r, owner, groups, rule);
+  if (!rule.backprop_in_fringe) cut_fringe(r, groups);
   select(r, owner, groups, CountFrom::eligible, CountMode::accumulate, rate, maturity, r.backbone);
   grow(r, owner, groups, rule);
   replace(r, groups, rule.init, rule.transfer_mean_to_bias, rule.reset_optimizer_state);

@@ -11,7 +11,10 @@ namespace {
 // For ObGD on linear layers: traces and their norm as the backward pass goes through the weights. Else as it was.
 void fuse(const Recording& recording, const UpdateTraces& traces, Program& backward, Program& update) {
   const auto is_bound = [](const Operation& op) { return std::holds_alternative<BoundSteps>(op); };
-  if (!recording.step_sizes || recording.step_sizes->rule != StepRule::obgd || std::none_of(update.begin(), update.end(), is_bound)) return;
+  const auto is_cut = [](const Operation& op) { return std::holds_alternative<CutUnits>(op); };
+  if (!recording.step_sizes || recording.step_sizes->rule != StepRule::obgd || std::none_of(update.begin(), update.end(), is_bound) ||
+      std::any_of(update.begin(), update.end(), is_cut))
+    return;
   Program fused;
   const std::vector<StepLayer> layers = step_layers(recording.network);
   for (const Operation& operation : backward) {

@@ -301,6 +301,9 @@ class WithRecruitment:
     backbone_threshold: float = option(
         0.1, "reputation, over the layer's mean share, from which a unit is never replaced", minimum=0
     )
+    backprop_in_fringe: bool = option(
+        True, "whether incoming weights of the fringe follow the loss, or nothing but their goal"
+    )
     growth_period: int = option(
         0,
         "steps from one look at the error, which may add a unit (--living), to the next; 0: none",
@@ -327,6 +330,7 @@ class WithRecruitment:
                 utility_decay=self.utility_decay,
                 reputation_decay=self.reputation_decay,
                 threshold=self.backbone_threshold,
+                backprop_in_fringe=self.backprop_in_fringe,
                 growth_period=self.growth_period,
                 candidates=self.candidates,
                 tolerated_error=self.tolerated_error,

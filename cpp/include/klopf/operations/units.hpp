@@ -51,6 +51,13 @@ struct CutWires {  // weights, or what is of weights, becomes zero where there i
   Ref<float> wires, values;
 };
 
+// Gradients of incoming weights and biases of units that do not count become zero.
+struct CutUnits {
+  Units group;
+  Ref<uint8_t> counted;               // [U]
+  Ref<float> grad_weight, grad_bias;  // of each chunk
+};
+
 // How active units were in the samples of a chunk: sums over these and positions, [U], or where weights are by position over these
 // alone, [positions, U]. A backend may keep several parts of them.
 struct ActivitySums {
