@@ -45,7 +45,7 @@ ONLINE: dict[str, Options] = {
     "l2": _grid(step_size=[0.003, 0.005, 0.01, 0.02], weight_decay=[1e-4, 1e-3, 1e-2]),
     "layernorm+l2": _grid(step_size=[0.003, 0.005, 0.01, 0.02], weight_decay=[1e-4, 1e-3, 1e-2]),
     "l2-init": _grid(step_size=[0.003, 0.005, 0.01, 0.02], weight_decay=[1e-4, 1e-3, 1e-2]),
-    "upgd": _grid(step_size=[0.003, 0.01, 0.03], weight_decay=[0, 1e-3], noise=[1e-3, 1e-2]),
+    "upgd": _grid(step_size=[0.003, 0.01, 0.03], weight_decay=[0, 1e-3], gradient_noise=[1e-3, 1e-2]),
     "cbp": _grid(step_size=[0.003, 0.01], replacement_rate=[1e-5, 1e-4], weight_decay=[0, 1e-4, 1e-3]),
 }
 IMAGES: dict[str, Options] = {
@@ -53,7 +53,7 @@ IMAGES: dict[str, Options] = {
     "l2": _grid(step_size=[0.003, 0.01, 0.03], weight_decay=[1e-4, 3e-4, 1e-3, 3e-3]),
     "layernorm+l2": _grid(step_size=[0.003, 0.01, 0.03], weight_decay=[1e-4, 3e-4, 1e-3, 3e-3]),
     "l2-init": _grid(step_size=[0.003, 0.01, 0.03], weight_decay=[1e-4, 3e-4, 1e-3, 3e-3]),
-    "upgd": _grid(step_size=[0.003, 0.01, 0.03], weight_decay=[0, 1e-3], noise=[1e-3, 1e-2]),
+    "upgd": _grid(step_size=[0.003, 0.01, 0.03], weight_decay=[0, 1e-3], gradient_noise=[1e-3, 1e-2]),
     "cbp": _grid(step_size=[0.003, 0.01, 0.03], replacement_rate=[1e-4, 1e-3, 3e-3, 1e-2]),
 }
 

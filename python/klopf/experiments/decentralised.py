@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import klopf as kl
 from klopf.experiments.settings import option
-from klopf.experiments.stepping import BEGIN, DECAY, SCOPES, Autostep, WithRecruitment
+from klopf.experiments.stepping import BEGIN, DECAY, SCOPES, Autostep
+from klopf.experiments.unit_rules import WithRecruitment
 
 GOALS = ("none", "active", "unit_variance", "decorrelated", "listened")
 BY = ("gradient", "perturbation")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import klopf as kl
 from klopf import metrics
-from klopf.experiments import learners, online, stepping
+from klopf.experiments import learners, online, stepping, unit_rules
 from klopf.experiments.decentralised import Decentralised
 from klopf.experiments.lines import Line, Methods
 from klopf.experiments.results import read_results
@@ -69,12 +69,12 @@ NAMED: dict[str, dict[str, Any]] = {
 KINDS: dict[str, type[learners.OnlineMethod]] = {
     **stepping.combinations(Deep, stepping.OPTIMIZERS),
     **{name: stepping.combined(name, Deep, stepping.Sgd) for name in NAMED},
-    "snp": stepping.combined("snp", Deep, stepping.Sgd, stepping.WithNoise),
+    "snp": stepping.combined("snp", Deep, stepping.Sgd, unit_rules.WithNoise),
     "decentralised": stepping.combined("decentralised", Deep, Decentralised),
     "linear": Linear,
 }
 SPELLED = stepping.spelled(
-    ["linear", "bp", *NAMED, "snp", "decentralised", *(rule.short for rule in stepping.RULES)]
+    ["linear", "bp", *NAMED, "snp", "decentralised", *(rule.short for rule in unit_rules.RULES)]
 )
 PUBLISHED: dict[str, dict[str, Any]] = {
     "bp": {"step_size": 0.01},

@@ -17,7 +17,6 @@ from klopf.experiments.lines import Methods
 from klopf.experiments.settings import option
 from klopf.experiments.stepping import (
     BEGIN,
-    EVERY_UNIT,
     Adam,
     AdamW,
     AdaptiveObgd,
@@ -32,6 +31,7 @@ from klopf.experiments.stepping import (
     combinations,
     combined,
 )
+from klopf.experiments.unit_rules import EVERY_UNIT
 
 
 @dataclass(frozen=True)
