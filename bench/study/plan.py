@@ -80,6 +80,11 @@ VARIANTS: dict[str, tuple[str, Options]] = {
     ),
     "listened, gradient": (WHOLE, {"--goal": ["listened"]}),
     "listened, perturbation": (WHOLE, {"--goal": ["listened"], "--listened-by": ["perturbation"]}),
+    "fringe by gradient alone": (WHOLE, {"--goal": ["listened"], "--backprop-in-fringe": ["no"]}),
+    "fringe by reward alone": (
+        WHOLE,
+        {"--goal": ["listened"], "--listened-by": ["perturbation"], "--backprop-in-fringe": ["no"]},
+    ),
     "active": (WHOLE, {"--goal": ["active"]}),
     "unlike peers": (WHOLE, {"--goal": ["decorrelated"]}),
     "growth": (WHOLE, {"--living": ["0.25"], "--growth-period": ["1000"]}),
