@@ -1,4 +1,4 @@
-"""How much of a reward's gradient perturbations find: fresh ones or held, with and without momentum.
+"""How much of a reward's gradient perturbations find: fresh, held or traced, with and without momentum.
 
 python bench/perturbation.py   # a few minutes
 """
@@ -18,12 +18,12 @@ HIDDEN, RUNS, EXAMPLES = 48, 40, 5000
 Values = NDArray[np.float64]
 
 
-def learner(seeds: list[int], momentum: float, noise: float, hold: int) -> kl.Learner:
+def learner(seeds: list[int], momentum: float, noise: float, hold: int, trace: float) -> kl.Learner:
     """A network with a new head, whose units are perturbed and do not move for their reward."""
     net = kl.Network([kl.Linear(HIDDEN), kl.ReLU(), kl.Linear(1)], (20,), runs=len(seeds), seeds=seeds)
     net.reset([-1], to="zero")
     optimizer = kl.SGD(step_size=0.005 * (1 - momentum), momentum=momentum)
-    goal = kl.Goal("listened", by="perturbation", step_size=0.0, noise=noise, hold=hold)
+    goal = kl.Goal("listened", by="perturbation", step_size=0.0, noise=noise, hold=hold, trace_decay=trace)
     return kl.Learner(net, loss="mse", optimizer=optimizer, rules=[goal])
 
 
@@ -34,7 +34,7 @@ def slowly(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float
 
 
 def cosines(seeds: list[int], batch: int, slow: bool, **options: Any) -> Values:
-    """Of each unit [R, U]: advantages times perturbations, summed up, and the gradient of the reward."""
+    """Of each unit [R, U]: advantages times traces, summed up, and the gradient of the reward."""
     made = learner(seeds, **options)
     settings = recall.Settings(tasks=1)
     draws = [np.random.default_rng(seed) for seed in seeds]
@@ -58,7 +58,7 @@ def cosines(seeds: list[int], batch: int, slow: bool, **options: Any) -> Values:
         reward = state["Goal.0.reward"].astype(np.float64)
         more = reward - reward.mean(axis=1, keepdims=True) - before["Goal.0.baseline"]
         advantage = more / np.sqrt(np.maximum(state["Goal.0.square"], 1e-30))
-        estimate += advantage[:, :, None] * before["Goal.0.perturbation"]
+        estimate += advantage[:, :, None] * state["Goal.0.trace"]
         inputs = np.concatenate([now, np.ones((*now.shape[:2], 1), np.float32)], axis=2)
         gradient += np.einsum(
             "ru,rb,rbu,rbi->rui", np.sign(units.outgoing[:, :, 0]), error[:, :, 0], on, inputs
@@ -79,11 +79,13 @@ def main() -> None:
     ]
     for noise, slow, batch, momentum in lines:
         kind = f"noise {noise}, batch {batch}, momentum {momentum}{', slow inputs' if slow else ''}"
-        fresh, held = (
-            cosines(seeds, batch, slow, noise=noise, momentum=momentum, hold=hold).mean(axis=1)
-            for hold in (1, 16)
+        options = {"noise": noise, "momentum": momentum}
+        fresh, held, traced = (
+            cosines(seeds, batch, slow, hold=hold, trace=trace, **options).mean(axis=1)
+            for hold, trace in ((1, 0.0), (16, 0.0), (1, 0.9))
         )
-        print(f"{kind}: {told(fresh)}, held for 16 updates {told(held - fresh)} more", flush=True)
+        more = f"held for 16 updates {told(held - fresh)}, with a trace {told(traced - fresh)} more"
+        print(f"{kind}: {told(fresh)}, {more}", flush=True)
 
 
 def told(values: Values) -> str:

@@ -142,20 +142,23 @@ def correlations(learner: kl.Learner) -> NDArray[np.float64]:
     return np.asarray(found)
 
 
-@pytest.mark.parametrize(("batch", "epochs"), [(1, 1), (10, 5)])
-def test_reward_alone_teaches(batch: int, epochs: int) -> None:
+@pytest.mark.parametrize(
+    ("batch", "samples", "epochs", "head", "gain", "left"),
+    [(1, 3000, 1, 0.01, 0.0, 0.7), (40, 4000, 5, 0.03, 0.1, 0.45)],
+)
+def test_reward_alone_teaches(
+    batch: int, samples: int, epochs: int, head: float, gain: float, left: float
+) -> None:
     """No gradient reaches the units, and yet they come to say what the output lacks; so it errs less."""
-    goal = kl.Goal("listened", by="perturbation", step_size=0.01, noise=0.3)
-    taught, plain = frozen([goal]), frozen([])
+    goal = kl.Goal("listened", by="perturbation", step_size=0.02, noise=0.3)
+    taught, plain = frozen([goal], head), frozen([], head)
     for made in (taught, plain):
-        made.run(X[:8000], WANTED[:8000], batch_size=batch, epochs=epochs)
+        made.run(X[:samples], WANTED[:samples], batch_size=batch, epochs=epochs)
     alike, before = (correlations(made).mean(axis=1) for made in (taught, plain))
-    assert (alike > before).all()  # in every run
-    assert alike.mean() > 1.4 * before.mean()
+    assert (alike > before + gain).all()  # in every run
+    assert alike.mean() > 1.3 * before.mean()
     loss, without = (made.evaluate(X, WANTED).loss.mean() for made in (taught, plain))
-    assert loss < 0.7 * without
-    outgoing = [np.abs(made.net.units[0].outgoing).mean() for made in (taught, plain)]
-    assert outgoing[0] > 1.2 * outgoing[1]
+    assert loss < left * without
 
 
 def test_the_size_of_own_weights_stays() -> None:
