@@ -147,9 +147,11 @@ def correlations(learner: kl.Learner) -> NDArray[np.float64]:
     [(1, 3000, 1, 0.01, 0.0, 0.7), (40, 4000, 5, 0.03, 0.1, 0.45)],
 )
 def test_reward_alone_teaches(
-    batch: int, samples: int, epochs: int, head: float, gain: float, left: float
+    device: str, batch: int, samples: int, epochs: int, head: float, gain: float, left: float
 ) -> None:
     """No gradient reaches the units, and yet they come to say what the output lacks; so it errs less."""
+    if device != "cpu" and batch == 1:
+        pytest.skip("thousands of steps take minutes in the emulation")
     goal = kl.Goal("listened", by="perturbation", step_size=0.02, noise=0.3)
     taught, plain = frozen([goal], head), frozen([], head)
     for made in (taught, plain):
@@ -165,7 +167,7 @@ def test_the_size_of_own_weights_stays() -> None:
     made = frozen([kl.Goal("listened", by="perturbation", step_size=0.05, noise=0.5)])
     start = np.linalg.norm(np.concatenate([made.net.units[0].incoming], axis=2), axis=2)
     before = made.net.units[0].incoming.copy()
-    made.run(X[:500], WANTED[:500], batch_size=1, epochs=1)
+    made.run(X[:200], WANTED[:200], batch_size=1, epochs=1)
     own = own_weights(made)
     np.testing.assert_allclose(np.linalg.norm(own, axis=2), start, rtol=1e-4)
     assert np.abs(own[:, :, :-1] - before).max() > 0.1
@@ -192,7 +194,7 @@ def test_the_perturbation_is_gone_after_promotion() -> None:
     those that are replaced have new ones and begin anew."""
     rules = [
         kl.Recruitment(
-            replacement_rate=0.05, maturity=50, threshold=0.9, utility_decay=0.9, reputation_decay=0.9
+            replacement_rate=0.05, maturity=20, threshold=0.9, utility_decay=0.9, reputation_decay=0.9
         ),
         kl.Goal("listened", by="perturbation", step_size=0.0, noise=0.3, units="fringe"),
     ]
@@ -200,7 +202,7 @@ def test_the_perturbation_is_gone_after_promotion() -> None:
     births = own_weights(made)
     promotions = demotions = 0
     before = np.zeros((4, 12), bool)
-    for x, y in zip(X[:600, None], WANTED[:600, None], strict=True):
+    for x, y in zip(X[:300, None], WANTED[:300, None], strict=True):
         step = made.step(x, y)
         assert step.replaced is not None
         gone = np.asarray(step.replaced[0], bool)
@@ -233,15 +235,15 @@ def small(seeds: list[int]) -> kl.Learner:
 
 def test_one_sample_at_a_time_alone_and_after_an_interruption(tmp_path: Path) -> None:
     """As test_invariance, for the path of single samples; interrupted at odd steps, while noise is held."""
-    x, y = X[:400], WANTED[:400]
+    x, y = X[:150], WANTED[:150]
     whole = small([3, 8, 5])
-    for part in (x[:137], x[137:]):
-        whole.run(part, y[:137] if len(part) == 137 else y[137:], batch_size=1, epochs=1, shuffle=False)
+    for part in (x[:57], x[57:]):
+        whole.run(part, y[:57] if len(part) == 57 else y[57:], batch_size=1, epochs=1, shuffle=False)
     first = small([8])
-    first.run(x[:137], y[:137], batch_size=1, epochs=1, shuffle=False)
+    first.run(x[:57], y[:57], batch_size=1, epochs=1, shuffle=False)
     first.save(tmp_path / "learner.safetensors")
     second = kl.Learner.load(tmp_path / "learner.safetensors")
-    second.run(x[137:], y[137:], batch_size=1, epochs=1, shuffle=False)
+    second.run(x[57:], y[57:], batch_size=1, epochs=1, shuffle=False)
     state = whole.state()
     for name, value in second.state().items():
         assert value.tobytes() == state[name][1:2].tobytes(), name
@@ -250,7 +252,7 @@ def test_one_sample_at_a_time_alone_and_after_an_interruption(tmp_path: Path) ->
 def test_what_others_write_is_no_reward() -> None:
     """A new head is nobody's doing: rewards are of what an update changed."""
     made = frozen([kl.Goal("listened", by="perturbation")])
-    made.run(X[:1000], WANTED[:1000], batch_size=1, epochs=1)
+    made.run(X[:200], WANTED[:200], batch_size=1, epochs=1)
     usual = np.abs(known(made, 0, "reward")).max()
     made.net.reset([-1], to="zero")
     made.step(X[:1], WANTED[:1])

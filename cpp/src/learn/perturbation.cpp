@@ -28,7 +28,7 @@ void record_perturbation(Recording& r, const std::string& owner, std::size_t k, 
   op.trace = of_units<float>(r, owner, k, "trace", {g.units, g.fan_in + 1});
   op.seed = r.network.seed();
   op.step = r.step;
-  r.observe.push_back(RememberOutgoing{g, op.before});
+  r.observe.push_back(RememberOutgoing{g, op.before});  // not later: of one sample weights may change within the backward pass
   r.update.push_back(op);
 }
 
