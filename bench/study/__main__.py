@@ -1,5 +1,6 @@
 """python -m study run STREAM ...   tunes rivals, then runs all lines; goes on where it was stopped
 python -m study report STREAM ... compares them, as docs/decentralised.md says
+python -m study cost              what an example costs under each scope and piece
 
 In the folder bench. Results go to results/study, the report to the standard output.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from study.cost import cost
 from study.plan import STREAMS
 from study.report import report
 from study.stages import run
@@ -19,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("what", choices=("run", "report", "cost"))
     parser.add_argument(
         "streams", nargs="*", metavar="STREAM", help=f"of {', '.join(STREAMS)} (default: all)"
     )
@@ -28,6 +30,9 @@ def main() -> int:
     for name in given.streams:
         if name not in STREAMS:
             parser.error(f"no stream {name}; there are {', '.join(STREAMS)}")
+    if given.what == "cost":
+        print("\n".join(cost()))
+        return 0
     for name in given.streams or STREAMS:
         if given.what == "run":
             run(name, given.out)

@@ -62,7 +62,7 @@ WHOLE = "decentralised"
 VARIANTS: dict[str, tuple[str, Options]] = {
     "decentralised": (WHOLE, {}),
     "one step size": (WHOLE, {"--scope": ["network"], "--bound": ["network"]}),
-    "step size of a weight": (WHOLE, {"--scope": ["weight"], "--bound": ["network"]}),
+    "step size of a weight": (WHOLE, {"--scope": ["weight"]}),
     "fixed step sizes": (WHOLE, {"--meta-step-size": ["0"]}),
     "no floor": (WHOLE, {"--minimum-step-size": ["0"]}),
     "no decay": (WHOLE, {"--weight-decay": ["0"]}),
