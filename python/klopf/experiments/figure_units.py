@@ -133,7 +133,8 @@ def _replacements(axes: Axes, units: Population, summary: Summary) -> None:
         )
         band(axes, (edges[:-1] + edges[1:]) / 2, summary(100 * counts / size / thousands), colour)
     axes.set_ylim(bottom=0)
-    axes.set_title("replaced in 1,000 updates (% of a layer)")
+    began = "born" if (units.replaced.age == 0).any() else "replaced"
+    axes.set_title(f"{began} in 1,000 updates (% of a layer)")
     _time_axis(axes, units.updates)
 
 
