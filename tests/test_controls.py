@@ -173,3 +173,49 @@ def test_settings_are_chosen() -> None:
     rows = pd.read_csv("out/results.csv")
     assert rows["method"].unique().tolist() == ["scratch", "joint", "frozen-after-first"]
     assert Path("out/figure.svg").exists()
+
+
+def test_joint_training_leaves_alone_who_lives_and_who_listens_to_whom() -> None:
+    given: dict[str, Any] = {"living": [0.5], "wires": [3], "hidden": (4,)}
+    found = learned("joint", 24, **given)
+    net = found[0][0].net
+    assert net.units[0].living.sum(axis=1).tolist() == [2, 2]
+    assert (net.units[0].wires.sum(axis=2) == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--method", "frozen", "--wires", "3", "--rewiring-rate", "0.1"],
+            "hidden units of frozen stay as they are",
+        ),
+        (["--method", "bp", "--rewiring-rate", "0.1"], "--rewiring-rate needs units that listen to some"),
+        (["--method", "bp", "--living", "0.01"], "--living 0.01 of 48 units is none, and nothing adds one"),
+        (["--method", "bp", "--living", "1.5"], "--living must be a share, at most 1, got 1.5"),
+        (
+            ["--method", "decentralised", "--listened-by", "perturbation"],
+            "--listened-by is an option of --goal listened",
+        ),
+        (
+            ["--method", "decentralised", "--goal-step-size", "0.1"],
+            "--goal-step-size is an option of a --goal",
+        ),
+        (
+            ["--method", "decentralised", "--goal", "listened", "--listened-noise", "1"],
+            "--listened-noise is an option of --listened-by perturbation",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recall", *words, "--tasks", "2", "--examples", "20", "--runs", "1", "--quiet"]) != 0
+    err = capsys.readouterr().err
+    assert message in err and "Traceback" not in err and err.count("\n") == 1
+
+
+def test_shares_are_of_units_that_live() -> None:
+    words = ["--method", "frozen", "--living", "0.25", "--hidden", "16", "--tasks", "2", "--examples", "200"]
+    assert main(["recall", *words, "--runs", "2", "--quiet", "--no-figure", "--out", "out"]) == 0
+    assert (pd.read_csv("out/results.csv")["dormant_rate"] < 0.5).all()

@@ -355,11 +355,54 @@ def test_restart_and_reset() -> None:
 
 
 def test_weights_that_are_loaded_where_nothing_is() -> None:
-    net = made().net
-    ones = {name: np.ones_like(value) for name, value in net.state_dict().items() if "vacant" not in name}
+    net, other = made().net, made(seeds=[7, 8, 9]).net
+    ones = {
+        name: np.ones_like(value) for name, value in net.state_dict().items() if name[-4:] in "weight bias"
+    }
     net.load_state_dict({**net.state_dict(), **ones})
-    assert net.units[0].wires.all()  # they are loaded with the weights
     check_absent(net)
+    net.load_state_dict(other.state_dict())
+    assert np.array_equal(net.units[0].wires, other.units[0].wires)  # they are loaded with the weights
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("0.vacant", 2, r'"0.vacant" must be 0 where a unit lives, else 1'),
+        ("0.wires", 0.5, r'"0.wires" must be 1 where there is a wire, else 0'),
+        ("0.wires", np.nan, r'"0.wires" must be 1 where there is a wire, else 0'),
+        ("0.wires", 1, r'"0.wires" must be 1 at no more than 4 inputs of a unit'),
+    ],
+)
+def test_masks_that_are_none(name: str, value: float, message: str) -> None:
+    learner = made("growth")
+    for load, state in (
+        (learner.net.load_state_dict, learner.net.state_dict()),
+        (learner.load_state, learner.state()),
+    ):
+        before = learner.state()
+        with pytest.raises(kl.Error, match=message):
+            load({**state, name: np.full_like(state[name], value)})
+        assert all(array.tobytes() == before[key].tobytes() for key, array in learner.state().items())
+
+
+def test_units_that_hear_nothing_are_replaced() -> None:
+    net = kl.Network([kl.Linear(4), kl.ReLU(), kl.Linear(1)], (3,))
+    rule = kl.ContinualBackprop(utility="adaptable_contribution", replacement_rate=0.25, maturity=2)
+    learner = kl.Learner(net, loss="mse", optimizer=kl.SGD(step_size=0.01), rules=[rule])
+    net.units[0].incoming = net.units[0].incoming * np.array([1, 0, 1, 1])[:, None]
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    masks = [learner.step(x, x[:, :1]).replaced[0][0] for _ in range(4)]
+    assert np.flatnonzero(np.sum(masks, axis=0)).tolist() == [1]
+
+
+def test_pruned_wires() -> None:
+    layers = [kl.Linear(10, wires=5), kl.ReLU(), kl.Linear(6, wires=8), kl.ReLU(), kl.Linear(1)]
+    net = kl.Network(layers, (7,), runs=2)
+    net.units[0].outgoing = net.units[0].outgoing * (np.arange(10) < 4)[:, None]
+    x = np.random.default_rng(0).normal(size=(50, 7))
+    for pruned in net.prune(x, tolerance=1e-3):
+        assert pruned.difference < 1e-3 and pruned.network.units[0].size <= 4
 
 
 def test_pruned() -> None:
@@ -386,8 +429,11 @@ def test_pruned() -> None:
             lambda: kl.Network([kl.Linear(3, living=1), kl.LayerNorm(), kl.Linear(1)], (2,)),
             "layer 0 cannot come and go .living.: LayerNorm",
         ),
-        (lambda: made().add_units(7), r"\[add_units\] expected at most 6 units, as many as have room, got 7"),
-        (lambda: made().remove_units(3, 1), "expected at most 2 units, as many as live, got 3"),
+        (
+            lambda: made().add_units(7),
+            r"\[add_units\] expected from 0 to 6 units, as many as have room, got 7",
+        ),
+        (lambda: made().remove_units(3, 1), "expected from 0 to 2 units, as many as live, got 3"),
         (lambda: made().add_units(np.ones(9, bool)), "unit 0 of run 0 lives already"),
         (lambda: made().remove_units(np.ones((RUNS, 9), bool)), "unit 3 of run 0 does not live"),
         (lambda: made().add_units(1, 2), "group must be a place in Network.units, got 2"),

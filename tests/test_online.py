@@ -114,7 +114,8 @@ def test_methods_are_optimizers_and_rules() -> None:
 @pytest.mark.parametrize("goal", decentralised.GOALS)
 def test_decentralised(goal: str) -> None:
     """Autostep with a step size a unit, recruitment, and a goal."""
-    made: Any = regression.METHODS.resolve("decentralised", "authors", {"goal": goal, "goal_step_size": 0.02})
+    given = {} if goal == "none" else {"goal": goal, "goal_step_size": 0.02}
+    made: Any = regression.METHODS.resolve("decentralised", "authors", given)
     optimizer, (replacing, *goals) = made.optimizer(), made.rules()
     assert isinstance(optimizer, kl.Autostep) and isinstance(replacing, kl.Recruitment)
     limits = (optimizer.scope, optimizer.minimum_step_size, optimizer.output_step_size)

@@ -113,11 +113,10 @@ def test_lowest_utilities_go() -> None:
 
 
 def test_nan_goes_last() -> None:
-    """A silent unit without weights has utility 0 / 0 under adaptable_contribution."""
-    still = Still(mlp(8), (4,), replacement_rate=0.5, maturity=0, utility="adaptable_contribution")
+    """Where activities add up to more than there are numbers, and nobody listens, utility is infinity times 0."""
+    still = Still(mlp(8), (4,), replacement_rate=0.5, maturity=0, utility="contribution")
     state = still.net.state_dict()
-    state["0.weight"][:, :3], state["0.bias"][:, :3], state["2.weight"][:, :, :3] = 0, 0, 0
-    state["0.bias"][:, 3:] = 5  # the others are active
+    state["0.weight"][:, :3], state["0.bias"][:, :3], state["2.weight"][:, :, :3] = 0, 3e38, 0
     still.net.load_state_dict(state)
     replaced = still.step(images(5, 4))[0][0]
     assert len(replaced) == 4

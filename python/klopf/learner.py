@@ -156,7 +156,8 @@ class Learner(_core.Learner):
         watches units knows their mean activity.
 
         Args:
-            units: which [R, U] or [U]; or how many in each run, those of lowest utility
+            units: which [R, U] or [U]; or how many in each run, those of lowest utility (without a
+                rule that watches units, the first ones)
             group: place in `Network.units`
 
         Returns:
@@ -183,7 +184,7 @@ class Learner(_core.Learner):
             candidates = there != adds
             if (candidates.sum(axis=1) < given).any() or given < 0:
                 raise _core.Error(
-                    f"[{name}] expected at most {candidates.sum(axis=1).min()} units, as many as "
+                    f"[{name}] expected from 0 to {candidates.sum(axis=1).min()} units, as many as "
                     f"{'have room' if adds else 'live'}, got {int(given)}"
                 )
             worth = np.where(candidates, 0.0 if adds else asked.utility, np.inf)

@@ -32,39 +32,44 @@ _PARAMETRIC = ("Conv2d", "Linear")
 
 
 def dormant_rate(
-    activities: Sequence[Array], threshold: float = 0.01, signed: bool | Sequence[bool] = False
+    activities: Sequence[Array],
+    threshold: float = 0.01,
+    signed: bool | Sequence[bool] = False,
+    living: Sequence[Mask] | None = None,
 ) -> FloatArray:
     """Share [R] of all hidden units that are active on at most `threshold` of the probe (Dohare et al. 2024).
 
     `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W]. A unit is active on an input
     where y > 0, or |y| > 0.01 where `signed` (one answer for all groups, or one per group); a filter where
-    any of its positions is.
+    any of its positions is. `living`: which units there are, of each group [R, U]; None: all.
     """
     signs = _per_group(signed, activities)
     counts = [_counts(extent(activity), sign)[0] for activity, sign in zip(activities, signs, strict=True)]
-    return _dormant_share(counts, activities[0].shape[1], threshold, _everybody(counts))
+    return _dormant_share(counts, activities[0].shape[1], threshold, living or _everybody(counts))
 
 
-def dead_units(activities: Sequence[Array]) -> FloatArray:
+def dead_units(activities: Sequence[Array], living: Sequence[Mask] | None = None) -> FloatArray:
     """Share [R] of all hidden units that are exactly zero, at every position, on every input of the probe.
 
-    `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W].
+    `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W]; `living` as in `dormant_rate`.
     """
     _per_group(False, activities)
     counts = [_counts(extent(activity), False)[1] for activity in activities]
-    return _dead_share(counts, _everybody(counts))
+    return _dead_share(counts, living or _everybody(counts))
 
 
-def redo_dormant(activities: Sequence[Array], threshold: float = 0.1) -> FloatArray:
+def redo_dormant(
+    activities: Sequence[Array], threshold: float = 0.1, living: Sequence[Mask] | None = None
+) -> FloatArray:
     """Share [R] of all hidden units whose mean |y| on the probe, over the mean of their layer, is at most
     `threshold` (Sokar et al. 2023).
 
-    `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W]. In a layer that is silent as a
-    whole all units count.
+    `activities` holds one array per unit group, [R, B, U] or [R, B, U, H, W]; `living` as in `dormant_rate`.
+    In a layer that is silent as a whole all units count.
     """
     _per_group(False, activities)
     magnitudes = [_magnitudes(activity) for activity in activities]
-    return _redo_share(magnitudes, threshold, _everybody(magnitudes))
+    return _redo_share(magnitudes, threshold, living or _everybody(magnitudes))
 
 
 def _magnitudes(activity: Array) -> FloatArray:

@@ -146,7 +146,7 @@ class _Run:
         for index, mask in enumerate(kept):
             stage, successor = self.stages[index], self.stages[index + 1].place
             name = "channels" if type(stage.layer).__name__ == "Conv2d" else "outputs"
-            fields = {**stage.layer.fields(), name: int(mask.sum())}
+            fields = {**layers[stage.place].fields(), name: int(mask.sum())}
             if fields["living"] is not None:
                 fields["living"] = fields[name]
             layers[stage.place] = type(stage.layer)(**fields)

@@ -75,9 +75,8 @@ def variance_contribution(seen: Observation) -> Array:
 
 
 def quotient(numerator: Array, denominator: Array) -> Array:
-    """Plain IEEE division, silently: x / 0 is infinite and 0 / 0 is NaN."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(numerator / denominator)
+    """Zero where there is nothing to divide by: a unit that hears nothing is of no use."""
+    return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1.0), 0.0)
 
 
 # "random" is missing here: it looks at nothing and is drawn by the rule at every step.

@@ -144,6 +144,7 @@ class Network {
   // Everything: parameters, statistics of units, random position.
   std::vector<Array> state() const;
   void load_state(const std::vector<Array>& arrays);
+  void check_masks(const std::vector<Array>& arrays, const char* where) const;  // vacant and wires among them
   std::vector<Array> unit_state(int group) const;
 
   // For learners.

@@ -311,6 +311,7 @@ void Learner::load_state(const std::vector<Array>& arrays, bool write) {
     (network ? of_network : of_learner).push_back(array);
   }
   check_slots(network_->layout(), network_->blocks(), network_->parameters(), of_network, "load_state");  // all or nothing
+  network_->check_masks(of_network, "load_state");
   check_slots(layout_, blocks_, network_->parameters(), of_learner, "load_state");
   if (!write) return;
   write_slots(layout_, blocks_, network_->parameters(), of_learner, "load_state");

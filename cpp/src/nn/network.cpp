@@ -331,7 +331,35 @@ std::vector<Array> Network::state_dict() const {
 
 std::vector<Array> Network::state() const { return read_slots(layout_, blocks_, parameters_); }
 
-void Network::load_state(const std::vector<Array>& arrays) { write_slots(layout_, blocks_, parameters_, arrays, "load_state"); }
+// Masks of what is there, among arrays to be loaded.
+void Network::check_masks(const std::vector<Array>& arrays, const char* where) const {
+  const auto expect = [&](const Array& array, bool holds, const std::string& what) {
+    if (!holds) throw Error("[" + std::string(where) + "] \"" + array.name + "\" must be " + what);
+  };
+  for (const Array& array : arrays)
+    for (const Node& node : nodes_) {
+      const std::string prefix = std::to_string(node.layer) + ".";
+      if (node.living && array.name == prefix + "vacant")
+        expect(array, std::all_of(array.data.begin(), array.data.end(), [](char c) { return c == 0 || c == 1; }),
+               "0 where a unit lives, else 1");
+      if (!node.wires || array.name != prefix + "wires" || array.type != Type::float32) continue;
+      const float* wires = reinterpret_cast<const float*>(array.data.data());
+      const int64_t inputs = array.shape.back(), all = static_cast<int64_t>(array.data.size() / sizeof(float));
+      for (int64_t row = 0; row < all; row += inputs) {
+        int64_t count = 0;
+        for (int64_t i = row; i < row + inputs; ++i) {
+          expect(array, wires[i] == 0 || wires[i] == 1, "1 where there is a wire, else 0");
+          count += wires[i] == 1;
+        }
+        expect(array, count <= *node.wires, "1 at no more than " + std::to_string(*node.wires) + " inputs of a unit");
+      }
+    }
+}
+
+void Network::load_state(const std::vector<Array>& arrays) {
+  check_masks(arrays, "load_state");
+  write_slots(layout_, blocks_, parameters_, arrays, "load_state");
+}
 
 void Network::load_state_dict(const std::vector<Array>& arrays) {
   Layout first(space_network);
@@ -342,6 +370,8 @@ void Network::load_state_dict(const std::vector<Array>& arrays) {
     Slot& own = first.slot(slot.name);
     own.like_weights = slot.like_weights, own.positions = slot.positions, own.channels = slot.channels;
   }
+  check_slots(first, blocks_, parameters_, arrays, "load_state_dict");
+  check_masks(arrays, "load_state_dict");
   write_slots(first, blocks_, parameters_, arrays, "load_state_dict");
   clear_absent();
 }

@@ -129,6 +129,7 @@ std::pair<std::vector<Array>, std::vector<Array>> split(const Network& network, 
 void TraceLearner::check_state(const std::vector<Array>& arrays) const {
   const auto [of_network, own] = split(*network_, arrays);
   check_slots(network_->layout(), network_->blocks(), network_->parameters(), of_network, "load_state");
+  network_->check_masks(of_network, "load_state");
   check_slots(layout_, blocks_, network_->parameters(), own, "load_state");
 }
 

@@ -21,6 +21,9 @@ struct Needs {
   bool centred = false, incoming = false, uniform = false, variance = false;
 };
 
+// A unit that hears nothing is of no use.
+KLOPF_FN float over_incoming(float value, const UnitSignals& s) { return s.incoming > 0 ? value / s.incoming : 0.0f; }
+
 struct Measure {
   static constexpr Needs needs{};
   static constexpr bool averaged = true;  // over time; else the value is the utility
@@ -37,7 +40,7 @@ struct ZeroContribution : Measure {
 struct AdaptableContribution : Measure {
   static constexpr const char* name = "adaptable_contribution";
   static constexpr Needs needs{.centred = true, .incoming = true};
-  KLOPF_FN float value(const UnitSignals& s) { return s.centred_contribution / s.incoming; }
+  KLOPF_FN float value(const UnitSignals& s) { return over_incoming(s.centred_contribution, s); }
 };
 struct Weight : Measure {
   static constexpr const char* name = "weight";
@@ -46,12 +49,12 @@ struct Weight : Measure {
 struct Adaptation : Measure {
   static constexpr const char* name = "adaptation";
   static constexpr Needs needs{.incoming = true};
-  KLOPF_FN float value(const UnitSignals& s) { return 1 / s.incoming; }
+  KLOPF_FN float value(const UnitSignals& s) { return over_incoming(1, s); }
 };
 struct FeatureByInput : Measure {
   static constexpr const char* name = "feature_by_input";
   static constexpr Needs needs{.centred = true, .incoming = true};
-  KLOPF_FN float value(const UnitSignals& s) { return s.centred_activity / s.incoming; }
+  KLOPF_FN float value(const UnitSignals& s) { return over_incoming(s.centred_activity, s); }
 };
 struct VarianceContribution : Measure {  // what the next layer's inputs vary by, were activities independent
   static constexpr const char* name = "variance_contribution";

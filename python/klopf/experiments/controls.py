@@ -34,6 +34,11 @@ class Frozen(regression.Deep):
         """The step-size rule."""
         return self._fixed(0.0)
 
+    def rewiring(self) -> list[Any]:
+        if self.rewiring_rate:
+            raise kl.Error(f"--rewiring-rate: hidden units of {self.name} stay as they are, wires included")
+        return []
+
     def _fixed(self, hidden: float) -> kl.IDBD:
         """Gradient descent with one step size for hidden layers and another for the head."""
         return kl.IDBD(step_size=hidden, meta_step_size=0.0, output_step_size=self.step_size, scope="layer")
@@ -106,7 +111,8 @@ class Joint(stepping.Sgd, regression.Deep):
             super().begin_task(learner, task)
             return
         weights = learner.net.state_dict()
-        for name in list(weights)[-2:]:
+        place = len(learner.net.layers) - 1
+        for name in (f"{place}.weight", f"{place}.bias"):
             weights[name][:, task % self.heads] = 0
         learner.net.load_state_dict(weights)
 

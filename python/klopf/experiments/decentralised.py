@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import klopf as kl
-from klopf.experiments.settings import option
+from klopf.experiments.settings import option, option_of
 from klopf.experiments.stepping import BEGIN, DECAY, SCOPES, Autostep
 from klopf.experiments.unit_rules import WithRecruitment
 
@@ -35,23 +35,34 @@ class Decentralised(WithRecruitment, Autostep):
     )
     weight_decay: float = option(3e-4, DECAY, minimum=0)
     goal: str = option("none", "what units want beside the network's loss", choices=GOALS)
-    goal_step_size: float = option(1e-3, "how fast they follow their goal", minimum=0)
-    listened_by: str = option("gradient", "how units find out what makes them listened to", choices=BY)
-    listened_noise: float = option(
-        0.3, "norm of perturbations, where that of a unit's incoming weights is 1", above=0
+    goal_step_size: float | None = option(None, "how fast they follow their goal (default: 0.001)", minimum=0)
+    listened_by: str | None = option(
+        None, "how units find out what makes them listened to (default: gradient)", choices=BY
+    )
+    listened_noise: float | None = option(
+        None,
+        "norm of perturbations, where that of a unit's incoming weights is 1 (default: 0.3)",
+        above=0,
     )
 
     def rules(self) -> list[Any]:
         """The unit rules."""
+        listened = self.goal == "listened"
+        self._refuse("--goal listened", listened, "listened_by")
+        self._refuse("--listened-by perturbation", self.listened_by == "perturbation", "listened_noise")
+        self._refuse("a --goal", self.goal != "none", "goal_step_size")
         if self.goal == "none":
             return super().rules()
-        listened = self.goal == "listened"
-        trial = listened and self.listened_by == "perturbation"
         goal = kl.Goal(
             self.goal,
-            step_size=self.goal_step_size,
+            step_size=1e-3 if self.goal_step_size is None else self.goal_step_size,
             units="fringe" if listened else "all",
-            by="perturbation" if trial else None,
-            noise=self.listened_noise if trial else None,
+            by=self.listened_by,
+            noise=self.listened_noise,
         )
         return [*super().rules(), goal]
+
+    def _refuse(self, of: str, there: bool, name: str) -> None:
+        """kl.Error where an option is given that is of something else."""
+        if getattr(self, name) is not None and not there:
+            raise kl.Error(f"{option_of(name)} is an option of {of}")

@@ -118,7 +118,8 @@ def _profiles(figure: Sheet, place: Any, society: Society) -> None:
                     axes.set_title(f"layer {layer.place}", fontsize=letters(society), pad=3)
             else:
                 axes.scatter(at, heights, 14 if few else 6, colours, linewidths=0)
-                _logarithmic(axes, values)
+                if (values > 0).any():
+                    _logarithmic(axes, values)
             axes.grid(visible=False, axis="x")
             axes.set_xlim(-0.8, layer.size - 0.2)
             axes.set_xticks([])

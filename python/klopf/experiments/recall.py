@@ -232,7 +232,9 @@ class Plan(online.Plan):
             "error": learned.errors,
             CONSTANT: learned.y[..., 0].var(axis=1, dtype=np.float64),
             **dict.fromkeys((*RECALL, *REFIT), nothing),
-            "dormant_rate": metrics.dormant_rate(units) if units else nothing,
+            "dormant_rate": metrics.dormant_rate(units, living=[g.living for g in net.units])
+            if units
+            else nothing,
             "backbone_share": metrics.backbone_share(net, probe),
             "weight_magnitude": metrics.weight_magnitude(net.state_dict()),
         }

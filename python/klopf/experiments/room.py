@@ -33,6 +33,10 @@ class WithRoom:
             return {}
         if self.living > 1:
             raise kl.Error(f"--living must be a share, at most 1, got {self.living}")
+        if round(self.living * units) == 0 and not getattr(self, "growth_period", 0):
+            raise kl.Error(
+                f"--living {self.living:g} of {units} units is none, and nothing adds one: --growth-period"
+            )
         return {"living": round(self.living * units)}
 
     def linear(self, units: int) -> Any:

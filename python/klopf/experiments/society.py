@@ -166,6 +166,8 @@ def _society(
         sizes = learner.step_sizes()
     except kl.Error:  # one for all
         sizes = None
+    if sizes is not None and not any(sizes[f"{prefix}{group.layer}.weight"].any() for group in groups):
+        sizes = None  # units are frozen
     # Rules that watch units count ages; without one, nobody is replaced.
     watched = any(group.age.any() for group in groups)
     utility_is = _utility_of(learner.rules) if any(group.utility.any() for group in groups) else None
@@ -182,7 +184,7 @@ def _society(
                 group.layer,
                 lives,
                 mask[run] & lives,
-                np.where(lives, judged, 0).astype(np.float64),
+                np.where(lives, np.nan_to_num(judged), 0).astype(np.float64),
                 np.where(lives, group.age[run] if watched else updates, 0).astype(np.float64),
                 step_size,
             )

@@ -59,7 +59,7 @@ class WithRecruitment:
         minimum=0,
     )
     candidates: int | None = option(
-        None, "units of the fringe: one is added only where it has fewer (default: 1)", minimum=0
+        None, "units of the fringe: one is added only where it has fewer (default: 1)", minimum=1
     )
     tolerated_error: float | None = option(
         None, "running loss up to which no unit is added (default: 0)", minimum=0
