@@ -113,7 +113,7 @@ def test_lowest_utilities_go() -> None:
 
 
 def test_nan_goes_last() -> None:
-    """Where activities add up to more than there are numbers, and nobody listens, utility is infinity times 0."""
+    """Where activities add up to infinity, and nobody listens, utility is infinity times 0."""
     still = Still(mlp(8), (4,), replacement_rate=0.5, maturity=0, utility="contribution")
     state = still.net.state_dict()
     state["0.weight"][:, :3], state["0.bias"][:, :3], state["2.weight"][:, :, :3] = 0, 3e38, 0
