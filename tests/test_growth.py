@@ -61,13 +61,13 @@ RULE: dict[str, Any] = {
 }
 
 
-def in_lockstep(pair: Lockstep, x: NDArray[Any], y: NDArray[Any]) -> int:
+def in_lockstep(pair: Lockstep, x: NDArray[Any], y: NDArray[Any], loose: bool = False) -> int:
     """A step of both sides, which agree; how many units were replaced or added."""
     engine, references = pair.step(x, y)
     state = pair.net.state_dict()
     # Normalised batches, and Adam where gradients are tiny, make much of a rounding.
     normalised = any(type(layer) is kl.BatchNorm2d for layer in pair.net.layers)
-    tolerance = 1e-3 if normalised or type(pair.engine.optimizer) is kl.Adam else TOLERANCE
+    tolerance = 1e-3 if loose or normalised or type(pair.engine.optimizer) is kl.Adam else TOLERANCE
     for run, reference in enumerate(pair.networks):
         assert [list(units) for units in engine[run]] == [list(units) for units in references[run]]
         for units, expected in zip(pair.net.units, reference.units, strict=True):
@@ -135,7 +135,7 @@ def test_goals_and_other_rules_leave_alone_what_is_not_there(network: str, repla
     )
     before = [units.living for units in pair.net.units]
     for _, (x, y) in zip(range(20), data(shape), strict=False):
-        in_lockstep(pair, x, y)
+        in_lockstep(pair, x, y, loose=goal == "perturbation")  # a reward is a small difference
     assert all((units.living == lived).all() for units, lived in zip(pair.net.units, before, strict=True))
 
 
@@ -252,13 +252,13 @@ def test_as_a_network_without_room(optimizer: str) -> None:
     assert relative_error(with_room["2.weight"][:, :, :4], without["2.weight"]) < 1e-5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 1), st.integers(0, 2**9 - 1)), max_size=6))
 @pytest.mark.parametrize("optimizer", ["adamw", "autostep"])
 def test_added_and_removed_by_hand(optimizer: str, changes: list[tuple[bool, int, int]]) -> None:
     """Adding changes no output; a unit that goes leaves its mean; what optimizers keep begins with a unit."""
     learner = made("growth", optimizer, runs=2)
-    x, y = stream(30, 2)
+    x, y = stream(12, 2)
     for add, group, bits in changes:
         learner.run(x, y, batch_size=1, epochs=1)
         units = learner.net.units[group]
@@ -287,22 +287,22 @@ def test_added_and_removed_by_hand(optimizer: str, changes: list[tuple[bool, int
 def test_growing_from_nothing() -> None:
     """A network without hidden units recruits until the error is tolerated; each addition is an event."""
     net = kl.Network([kl.Linear(16, living=0), kl.ReLU(), kl.Linear(1)], (3,), runs=2)
-    rule = kl.Recruitment(growth_period=100, maturity=50, utility_decay=0.98, tolerated_error=0.01)
+    rule = kl.Recruitment(growth_period=50, maturity=50, utility_decay=0.98, tolerated_error=0.01)
     learner = kl.Learner(
-        net, loss="squared_error", optimizer=kl.SGD(step_size=0.05), rules=[rule], events=1000
+        net, loss="squared_error", optimizer=kl.SGD(step_size=0.1), rules=[rule], events=1000
     )
-    x = np.random.default_rng(0).choice([-1.0, 1.0], size=(3000, 3)).astype(np.float32)
+    x = np.random.default_rng(0).choice([-1.0, 1.0], size=(1500, 3)).astype(np.float32)
     y = x[:, :1] * x[:, 1:2]  # no linear function of the inputs
     before = learner.evaluate(x, y).loss
     assert (net(x[:1]) == 0).all() and (before == 0.5).all()
-    losses = [learner.run(x, y, batch_size=1, epochs=1, shuffle=False).loss[:, 0] for _ in range(6)]
+    losses = [learner.run(x, y, batch_size=1, epochs=1, shuffle=False).loss[:, 0] for _ in range(5)]
     assert losses[-1].max() < 0.02
     living = net.units[0].living.sum(axis=1)
     assert ((living >= 2) & (living < 16)).all()
     events = learner.events()
     added = events["age"] == 0
     assert [int((events["run"][added] == run).sum()) for run in (0, 1)] == living.tolist()
-    assert ((events["step"][added] + 1) % 100 == 0).all()
+    assert ((events["step"][added] + 1) % 50 == 0).all()
 
 
 def test_a_learner_of_ones_own_rules_may_add() -> None:
