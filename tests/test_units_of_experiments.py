@@ -210,7 +210,7 @@ def test_more_events_than_are_kept(own: Path, capsys: pytest.CaptureFixture[str]
     command = ["imagenet", *TINY, "--no-figure", "--method", "bp", "cbp", *REPLACING]
     assert main([*command, "--events", "500", "--out", "whole"]) == 0
     assert main([*command, "--events", "1", "--out", "out"]) == 1
-    assert "go on by --resume with a larger number" in capsys.readouterr().err
+    assert "give a larger number, with --resume where there is a checkpoint" in capsys.readouterr().err
     assert main(["imagenet", "--resume", "out", "--events", "0"]) == 1
     assert capsys.readouterr().err == "klopf: --events: out was begun with it\n"
     assert main(["imagenet", "--resume", "out", "--events", "400"]) == 0

@@ -41,7 +41,7 @@ class EventLog:
             run = int(fresh.argmax())
             raise kl.Error(
                 f"--events {self._capacity} is too few: run {run} replaced {fresh[run]} units from one look "
-                "to the next; go on by --resume with a larger number"
+                "to the next; give a larger number, with --resume where there is a checkpoint"
             )
         found: dict[str, Any] = self._learner.events()
         found["cause"] = [self._causes.index(name) for name in found["cause"]]
