@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -194,3 +195,26 @@ def test_age_at_promotion() -> None:
 def test_mistakes(options: dict[str, Any], message: str) -> None:
     with pytest.raises(kl.Error, match=message):
         hand_made(**options)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [kl.ObGD(), kl.AdaptiveObGD(), kl.SGD(step_size=0.01), kl.Adam(), kl.Intentional(), kl.IDBD()],
+)
+def test_the_loss_says_nothing_to_the_fringe_of_an_agent(optimizer: Any) -> None:
+    """Nor where traces are made without gradients; where all are of the backbone, nothing is held back."""
+    x = np.random.default_rng(0).normal(size=(11, 2, 4)).astype(np.float32)
+
+    def learned(**options: Any) -> tuple[bool, bool]:
+        net = kl.Network([kl.Linear(6), kl.LeakyReLU(), kl.Linear(1)], (4,), runs=2)
+        rule = kl.Recruitment(replacement_rate=0.0, **options)
+        agent = kl.StreamAgent(None, net, method="td", value_optimizer=optimizer, rules=[rule])
+        before, no = net.state_dict(), np.zeros(2, bool)
+        for now, after in itertools.pairwise(x):
+            agent.learn(now, None, np.ones(2), after, no)
+        moved = {name: bool((array != before[name]).any()) for name, array in net.state_dict().items()}
+        return moved["0.weight"] or moved["0.bias"], moved["2.weight"]
+
+    assert learned(backprop_in_fringe=False, threshold=1e9) == (False, True)
+    assert learned(backprop_in_fringe=False, threshold=0.0) == (True, True)
+    assert learned(threshold=1e9) == (True, True)
