@@ -232,12 +232,16 @@ def test_errors_relative_to_a_constant(capsys: pytest.CaptureFixture[str]) -> No
     drawn = pd.read_csv("out/figure-recall_5.csv").query("line == 'bp, step size 0.01'")
     assert drawn["mean"].iloc[0] == pytest.approx(relative(lines[1]).values["recall_5"][:, 5].mean())
     assert "error relative to a constant's" in Path("out/figure.svg").read_text()
+    assert main(["table", "out", "--relative", "--columns", "dormant_rate"]) == 0
+    assert "relative" not in capsys.readouterr().out
     words = ["--over", "step-size", "--column", "recall_20", "--part", "0.9", "1", "--format", "csv"]
     for more, factor in (([], lines), (["--relative"], list(map(relative, lines)))):
         assert main(["plot", "out", *words, *more]) == 0
         drawn = pd.read_csv("out/over_step_size_recall_20-step_size.csv")
         expected = [line.values["recall_20"][:, 21:].mean() for line in factor]
         assert drawn["mean"].tolist() == pytest.approx(expected)
+    assert main(["plot", "out", "--over", "step-size", "--column", "recall_20", "--part", "0", "0.5"]) == 1
+    assert "--column recall_20: it was not measured in this part of the stream" in capsys.readouterr().err
 
 
 def test_settings_are_chosen_and_drawn() -> None:

@@ -2,7 +2,8 @@
 python -m study report STREAM ... compares them, as docs/decentralised.md says
 python -m study cost              what an example costs under each scope and piece
 
-In the folder bench. Results go to results/study, the report to the standard output.
+In the folder bench. Results go to results/study; the report goes to the standard output, and what it was made
+from, a row a run, to results/study/STREAM.csv and STREAM-trials.csv.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from study.comparison import Comparison
 from study.cost import cost
 from study.plan import STREAMS
+from study.record import write
 from study.report import report
 from study.stages import run
 
@@ -37,7 +40,9 @@ def main() -> int:
         if given.what == "run":
             run(name, given.out)
         else:
-            print(report(name, given.out))
+            comparison = Comparison(name, given.out)
+            write(comparison, given.out)
+            print(report(comparison))
     return 0
 
 

@@ -16,7 +16,6 @@ from study.plan import (
     SEED,
     STREAMS,
     TUNE_PART,
-    TUNE_RUNS,
     TUNE_SEED,
     VARIANTS,
     Options,
@@ -24,7 +23,7 @@ from study.plan import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Line:
     """One line of a comparison.  role: rival, variant or control.  tuned_for: the column, of a rival."""
 
@@ -46,7 +45,14 @@ def run(name: str, out: str) -> None:
     stream, folder = STREAMS[name], folder_of(name, out)
     for method, trials in stream.trials.items():
         option, length = stream.length
-        words = [option, str(int(TUNE_PART * length)), "--runs", str(TUNE_RUNS), "--seed", str(TUNE_SEED)]
+        words = [
+            option,
+            str(int(TUNE_PART * length)),
+            "--runs",
+            str(stream.tune_runs),
+            "--seed",
+            str(TUNE_SEED),
+        ]
         _klopf(stream, method, trials, words, folder / "trials" / method)
     for line in lines(name, out):
         option, length = stream.length
@@ -59,21 +65,13 @@ def lines(name: str, out: str) -> list[Line]:
     stream, found = STREAMS[name], []
     for method in stream.trials:
         trials = read_results(folder_of(name, out) / "trials" / method)
-        for criterion in tuning_criteria(stream):
+        for criterion in stream.tuned_for:
             best = chosen(trials, criterion, stream.higher)
-            options = {
-                "--" + key.replace("_", "-"): [f"{v:g}"]
-                for key, v in swept(best, stream.trials[method]).items()
-            }
+            options = {option: [f"{value:g}"] for option, value in swept(best, stream.trials[method]).items()}
             found.append(Line(method, method, options, "rival", criterion))
     found += [Line(label, method, options, "variant") for label, (method, options) in VARIANTS.items()]
     found += [Line(method, method, {}, "control") for method in stream.controls]
     return found
-
-
-def tuning_criteria(stream: Stream) -> tuple[str, ...]:
-    """What rivals are tuned for: online performance, and the oldest tasks where there are some."""
-    return tuple(dict.fromkeys((stream.criteria[0], stream.criteria[-1])))
 
 
 def chosen(trials: list[LineResults], column: str, higher: bool) -> LineResults:
@@ -90,7 +88,7 @@ def chosen(trials: list[LineResults], column: str, higher: bool) -> LineResults:
 
 def swept(line: LineResults, grid: Options) -> dict[str, float]:
     """What a trial has of the options that were tried."""
-    return {key: line.settings[key] for key in (option[2:].replace("-", "_") for option in grid)}
+    return {option: line.settings[option[2:].replace("-", "_")] for option in grid}
 
 
 def folder_of(name: str, out: str) -> Path:

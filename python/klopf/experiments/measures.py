@@ -289,8 +289,10 @@ def relative(line: LineResults) -> LineResults:
     return line._replace(values=values)
 
 
-def is_relative(line: LineResults) -> bool:
-    """Whether it is what `relative` gives."""
+def is_relative(line: LineResults, column: str = "error") -> bool:
+    """Whether it is what `relative` gives, and a column of it is an error that it divides."""
+    if column not in ("error", CONSTANT, *RECALL, *REFIT):
+        return False
     constant = line.values.get(CONSTANT, np.empty(0))
     there = constant[np.isfinite(constant)]
     return there.size > 0 and bool((there == 1).all())

@@ -52,11 +52,13 @@ def sensitivity_figure(
     measure = measure_of(lines[0])
     (judged,) = columns_asked(lines[0], [column or measure.column], part, "--column")
     name = measure.title if column is None else judged.title
-    if is_relative(lines[0]):
+    if is_relative(lines[0], column or measure.column):
         name += ", relative to a constant's"
     curves = curves_over(lines, over)
     axis = _Axis([value for curve in curves if not curve.level for value in curve.lines])
     first = [next(iter(curve.lines.values()))._replace(label=curve.label) for curve in curves]
+    if not any(np.isfinite(judged.of(line)).any() for line in lines):
+        raise Error(f"--column {judged.title}: it was not measured in this part of the stream")
     looks = [
         dataclasses.replace(look, label=curve.name)
         for look, curve in zip(looks_of(first), curves, strict=True)

@@ -82,7 +82,7 @@ def table_of_lines(
         columns = compared = columns_asked(lines[0], names, part)
         remark = f"over {said_of_part(lines, part or measure.part)}; "
     about = measure.title
-    if is_relative(lines[0]):
+    if any(is_relative(lines[0], name) for name in names or (measure.column,)):
         about, remark = f"{about}, relative", f"errors relative to a constant's; {remark}"
     table = Table(measure.title, [], lines, [[] for _ in lines], summary, compared, about)
     if columns is compared or columns[0].title == measure.title:

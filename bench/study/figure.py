@@ -1,0 +1,74 @@
+"""The study's figure: how much better the whole is than every other line, stream by stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from klopf.experiments.drawing import FAINT, INK, PALETTE, STYLE, rows_frame
+from klopf.files import atomic_write
+from study.comparison import Comparison, Difference
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLES = {
+    "error": "error, online",
+    "accuracy": "accuracy",
+    "recall_1": "1 task back",
+    "recall_5": "5 tasks back",
+    "recall_20": "20 tasks back",
+}
+BLUE, RED, GREY = PALETTE[0], PALETTE[1], "#888888"
+
+
+def draw(comparisons: Sequence[Comparison], path: Path, roles: Sequence[str]) -> None:
+    """A row for each stream, a panel for each measure, a point with its interval for each line of a role."""
+    import matplotlib as mpl
+
+    columns = max(len(of.criteria) for of in comparisons)
+    names = list(dict.fromkeys(line.name for of in comparisons for line in of.lines if line.role in roles))
+    names = [name for name in names if name != "decentralised"]
+    with mpl.rc_context(STYLE):
+        figure, grid = rows_frame(
+            "How much better the whole is",
+            "mean difference of runs of the same seed with its 95% interval; "
+            "right of the line, in blue: the whole is better; left of it, in red: worse",
+            len(comparisons),
+            (1,) * columns,
+            row=0.9 + 0.17 * len(names),
+            gap=0.72,
+        )
+        figure.subplots_adjust(wspace=0.1)
+        grid.update(left=0.2, wspace=0.14)
+        for row, of in enumerate(comparisons):
+            for place, column in enumerate(of.criteria):
+                axes = figure.add_subplot(grid[row, place])
+                _panel(axes, of, column, names)
+                axes.set_title(TITLES[column] if place else f"{of.name}: {TITLES[column]}", loc="left")
+                if place:
+                    axes.set_yticklabels([])
+        with atomic_write(path) as file:
+            figure.savefig(file, format="png")
+
+
+def _panel(axes: Axes, of: Comparison, column: str, names: Sequence[str]) -> None:
+    whole = of.whole
+    assert whole is not None
+    lines = {line.name: line for line in of.others(column)}
+    for place, name in enumerate(names):
+        if name in lines:
+            found = of.difference(whole, lines[name], column)
+            colour = _colour(found)
+            axes.plot([found.low, found.high], [place, place], color=colour, linewidth=1.6)
+            axes.plot(found.mean, place, "o", color=colour, markersize=3.5)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="x", labelsize=8, labelcolor=FAINT)
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _colour(found: Difference) -> str:
+    return BLUE if found.low > 0 else RED if found.high < 0 else GREY
