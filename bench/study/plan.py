@@ -122,7 +122,7 @@ _DEMO = [
     *("--hidden", "32", "--metrics-every", "5", "--probe-images", "500"),
 ]
 _TINY = [
-    *("imagenet", "--recall", "--data", "tiny.klopf", "--epochs", "20", "--train-images", "450"),
+    *("imagenet", "--recall", "--data", "tiny60-32.npy", "--epochs", "20", "--train-images", "450"),
     *("--test-images", "100", "--metrics-every", "5"),
 ]
 STREAMS = {
