@@ -192,6 +192,11 @@ def test_joint_training_leaves_alone_who_lives_and_who_listens_to_whom() -> None
         ),
         (["--method", "bp", "--rewiring-rate", "0.1"], "--rewiring-rate needs units that listen to some"),
         (["--method", "bp", "--living", "0.01"], "--living 0.01 of 48 units is none, and nothing adds one"),
+        (
+            ["--method", "recruitment", "--growth-period", "9"],
+            "--growth-period needs places where no unit lives",
+        ),
+        (["--method", "decentralised", "--progress", "0.1"], "--progress is an option of --growth-period"),
         (["--method", "bp", "--living", "1.5"], "--living must be a share, at most 1, got 1.5"),
         (
             ["--method", "decentralised", "--listened-by", "perturbation"],

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import klopf as kl
 from klopf.experiments.replacing import Replacing
-from klopf.experiments.settings import option
+from klopf.experiments.settings import option, option_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,14 @@ class WithRecruitment:
     )
 
     def rules(self) -> list[Any]:
-        """The unit rules."""
+        """The unit rules.  Raises kl.Error where options do not go together."""
+        for name in ("candidates", "tolerated_error", "progress"):
+            if getattr(self, name) is not None and not self.growth_period:
+                raise kl.Error(f"{option_of(name)} is an option of --growth-period")
+        if self.growth_period and not hasattr(self, "living"):
+            raise kl.Error("--growth-period: units of agents cannot come and go, their layers are normalised")
+        if self.growth_period and getattr(self, "living") is None:  # noqa: B009  of methods with room
+            raise kl.Error("--growth-period needs places where no unit lives: --living, a share below 1")
         return [
             kl.Recruitment(
                 replacement_rate=self.replacement_rate,
