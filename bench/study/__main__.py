@@ -1,5 +1,6 @@
 """python -m study run STREAM ...   tunes rivals, then runs all lines; goes on where it was stopped
 python -m study report STREAM ... compares them, as docs/decentralised.md says
+python -m study figure STREAM ... draws how much better the whole is than each rival, and than each variant
 python -m study cost              what an example costs under each scope and piece
 
 In the folder bench. Results go to results/study; the report goes to the standard output, and what it was made
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from study.comparison import Comparison
 from study.cost import cost
+from study.figure import draw
 from study.plan import STREAMS
 from study.record import write
 from study.report import report
@@ -24,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "report", "cost"))
+    parser.add_argument("what", choices=("run", "report", "figure", "cost"))
     parser.add_argument(
         "streams", nargs="*", metavar="STREAM", help=f"of {', '.join(STREAMS)} (default: all)"
     )
@@ -36,7 +39,13 @@ def main() -> int:
     if given.what == "cost":
         print("\n".join(cost()))
         return 0
-    for name in given.streams or STREAMS:
+    names = given.streams or list(STREAMS)
+    if given.what == "figure":
+        comparisons = [Comparison(name, given.out) for name in names]
+        for role in ("rival", "variant"):
+            draw(comparisons, Path(given.out) / f"{role}s.png", role)
+        return 0
+    for name in names:
         if given.what == "run":
             run(name, given.out)
         else:

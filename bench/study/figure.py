@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from klopf.experiments.drawing import FAINT, INK, PALETTE, STYLE, rows_frame
 from klopf.files import atomic_write
 from study.comparison import Comparison, Difference
+from study.plan import WHOLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +24,13 @@ TITLES = {
 BLUE, RED, GREY = PALETTE[0], PALETTE[1], "#888888"
 
 
-def draw(comparisons: Sequence[Comparison], path: Path, roles: Sequence[str]) -> None:
+def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
     """A row for each stream, a panel for each measure, a point with its interval for each line of a role."""
     import matplotlib as mpl
 
     columns = max(len(of.criteria) for of in comparisons)
-    names = list(dict.fromkeys(line.name for of in comparisons for line in of.lines if line.role in roles))
-    names = [name for name in names if name != "decentralised"]
+    names = list(dict.fromkeys(line.name for of in comparisons for line in of.lines if line.role == role))
+    names = [name for name in names if name != WHOLE]
     with mpl.rc_context(STYLE):
         figure, grid = rows_frame(
             "How much better the whole is",
@@ -40,7 +41,6 @@ def draw(comparisons: Sequence[Comparison], path: Path, roles: Sequence[str]) ->
             row=0.9 + 0.17 * len(names),
             gap=0.72,
         )
-        figure.subplots_adjust(wspace=0.1)
         grid.update(left=0.2, wspace=0.14)
         for row, of in enumerate(comparisons):
             for place, column in enumerate(of.criteria):
