@@ -132,6 +132,7 @@ namespace {
 // One block a run, whose first thread sums up in order.
 __device__ double sum_in_order(const float* values, int count) {
   __shared__ double sum;
+  __syncthreads();  // who called before has read it
   if (threadIdx.x == 0) {
     double all = 0;
     for (int i = 0; i < count; ++i) all += values[i];
@@ -146,13 +147,15 @@ __global__ void unit_reputation_kernel(UnitReputation op, Play play) {
   if (!learns(play, run)) return;
   const int count = living(op.group, play, run);
   const float* contribution = play.at(op.contribution, run);
+  const float* variance = play.at(op.group.variance, run);
   const double sum = sum_in_order(contribution, units);
   const bool heard = sum > 0 && sum - sum == 0;
+  const double dormant = *play.at(op.dormancy, run) * sum_in_order(variance, units) / count;  // variances below
+  const double decay = *play.at(op.utility_decay, run);
   for (int u = static_cast<int>(threadIdx.x); u < units; u += block_threads) {
     float& reputation = play.at(op.group.utility, run)[u];
-    if (heard)
-      reputation_step(contribution[u] / sum, *play.at(op.utility_decay, run), *play.at(op.reputation_decay, run),
-                      play.at(op.group.utility_trace, run)[u], reputation);
+    const double slow = variance[u] < dormant ? decay : *play.at(op.reputation_decay, run);
+    if (heard) reputation_step(contribution[u] / sum, decay, slow, play.at(op.group.utility_trace, run)[u], reputation);
     const bool backbone = play.at(op.backbone, run)[u] =
         lives(op.group, play, run, u) && of_backbone(reputation, count, *play.at(op.threshold, run));
     int32_t& promoted = play.at(op.group.promoted, run)[u];

@@ -47,6 +47,7 @@ def reputations_of(learner: kl.Learner, group: int) -> tuple[NDArray[np.float32]
             "threshold": np.array([0.1, 0.7, 1.2]),
             "utility_decay": np.array([0.5, 0.9, 0.99]),
             "reputation_decay": np.array([0.0, 0.9, 0.999]),
+            "dormancy": np.array([0.0, 0.5, 2.0]),
         },
     ],
     ids=["plain", "transfer", "own goals alone", "at once", "per run"],
@@ -139,6 +140,21 @@ def test_earned_fast_lost_slowly() -> None:
     assert after[2] > 0.95
     assert (after[:2] > 0.999**500 * before[:2]).all()
     assert (after[:2] < before[:2]).all()
+
+
+def test_a_dormant_unit_has_no_reputation() -> None:
+    """One that no longer varies loses it in some thousand steps; one that nobody hears, but varies, does not."""
+    for dormancy, remembers in ((0.0, [True, True]), (0.01, [False, True])):
+        made = hand_made(dormancy=dormancy)
+        made.run(*stream(3000), batch_size=1, epochs=1, shuffle=False)
+        before = reputations_of(made, 0)[0][0, :2]
+        state = made.net.state_dict()
+        state["0.weight"][0, 0] = 0
+        state["2.weight"][0, 0] = [2, 0, 3, 0]
+        made.net.load_state_dict(state)
+        made.run(*stream(3000), batch_size=1, epochs=1, shuffle=False)
+        kept = reputations_of(made, 0)[0][0, :2] / before
+        assert (kept > 0.01).tolist() == remembers
 
 
 def test_only_the_fringe_is_replaced() -> None:

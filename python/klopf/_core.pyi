@@ -1515,6 +1515,7 @@ class Recruitment:
         threshold: reputation from which a unit is of the backbone, where all of a layer together are as many as there are
         utility_decay: of the running mean and variance of activity, and of the running share, in [0, 1)
         reputation_decay: of reputation that is above the running share, in [0, 1)
+        dormancy: a unit whose running variance, over its layer's mean, is below this loses its reputation as fast as it was earned; 0: none does
         growth_period: updates from one look at the error, which may add a unit to a layer with room, to the next; 0: none
         candidates: units that the fringe should have: one is added only where it has fewer; None: 1
         tolerated_error: running loss up to which no unit is added; None: 0
@@ -1533,6 +1534,7 @@ class Recruitment:
         threshold: _PerRun = 0.1,
         utility_decay: _PerRun = 0.999,
         reputation_decay: _PerRun = 0.99999,
+        dormancy: _PerRun = 0.0,
         growth_period: _PerRun = 0.0,
         candidates: _PerRun | None = None,
         tolerated_error: _PerRun | None = None,
@@ -1556,6 +1558,11 @@ class Recruitment:
     def candidates(self) -> float | list[float] | None:
         """
         units that the fringe should have: one is added only where it has fewer; None: 1
+        """
+    @property
+    def dormancy(self) -> float | list[float]:
+        """
+        a unit whose running variance, over its layer's mean, is below this loses its reputation as fast as it was earned; 0: none does
         """
     @property
     def growth_period(self) -> float | list[float]:

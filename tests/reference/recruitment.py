@@ -20,6 +20,7 @@ class RecruitmentSettings(Settings):
     threshold: float = 0.1
     utility_decay: float = 0.999
     reputation_decay: float = 0.99999
+    dormancy: float = 0.0
     growth_period: int = 0
     candidates: int = 1
     tolerated_error: float = 0.0
@@ -89,7 +90,9 @@ class Recruitment(ContinualBackprop):
         if contribution.sum() > 0:
             share = contribution / contribution.sum()
             group.utility_trace[...] = eta * group.utility_trace + (1.0 - eta) * share
-            lost = slow * reputation + (1.0 - slow) * group.utility_trace
+            dormant = group.variance < self.settings.dormancy * group.variance.sum() / max(group.living.sum(), 1)
+            kept = np.where(dormant, eta, slow)
+            lost = kept * reputation + (1.0 - kept) * group.utility_trace
             reputation[...] = np.where(group.utility_trace > reputation, group.utility_trace, lost)
         even = reputation * group.living.sum()
         self.backbone[index] = group.living & (even >= self.settings.threshold)

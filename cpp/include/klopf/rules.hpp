@@ -31,7 +31,7 @@ struct ContinualBackprop {
 };
 
 struct Recruitment {
-  PerRun replacement_rate = 1e-3, maturity = 1000, threshold = 0.1, utility_decay = 0.999, reputation_decay = 0.99999;
+  PerRun replacement_rate = 1e-3, maturity = 1000, threshold = 0.1, utility_decay = 0.999, reputation_decay = 0.99999, dormancy = 0;
   PerRun growth_period = 0, candidates = PerRun::none(), tolerated_error = PerRun::none(), progress = PerRun::none();
   bool backprop_in_fringe = true, transfer_mean_to_bias = false, reset_optimizer_state = true;
   std::string init{};
@@ -44,6 +44,8 @@ struct Recruitment {
       "reputation from which a unit is of the backbone, where all of a layer together are as many as there are");
     f("utility_decay", &C::utility_decay, "of the running mean and variance of activity, and of the running share, in [0, 1)");
     f("reputation_decay", &C::reputation_decay, "of reputation that is above the running share, in [0, 1)");
+    f("dormancy", &C::dormancy,
+      "a unit whose running variance, over its layer's mean, is below this loses its reputation as fast as it was earned; 0: none does");
     f("growth_period", &C::growth_period,
       "updates from one look at the error, which may add a unit to a layer with room, to the next; 0: none");
     f.optional("candidates", &C::candidates, "units that the fringe should have: one is added only where it has fewer; None: 1");

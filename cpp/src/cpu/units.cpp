@@ -66,12 +66,17 @@ void unit_reputation(const UnitReputation& op, const Play& play) {
   const int units = op.group.units, count = living(op.group, play, 0);
   const float* contribution = play.at(op.contribution);
   float *running_share = play.at(op.group.utility_trace), *reputation = play.at(op.group.utility);
-  double sum = 0;
-  for (int u = 0; u < units; ++u) sum += contribution[u];
-  const bool heard = sum > 0 && std::isfinite(sum);  // else there are no shares, as where a head has begun anew
+  const float* variance = play.at(op.group.variance);
+  double sum = 0, varies = 0;
   for (int u = 0; u < units; ++u) {
-    if (heard)
-      reputation_step(contribution[u] / sum, *play.at(op.utility_decay), *play.at(op.reputation_decay), running_share[u], reputation[u]);
+    sum += contribution[u];
+    varies += variance[u];
+  }
+  const double dormant = *play.at(op.dormancy) * varies / count;  // variances below
+  const bool heard = sum > 0 && std::isfinite(sum);               // else there are no shares, as where a head has begun anew
+  for (int u = 0; u < units; ++u) {
+    const double decay = *play.at(op.utility_decay), slow = variance[u] < dormant ? decay : *play.at(op.reputation_decay);
+    if (heard) reputation_step(contribution[u] / sum, decay, slow, running_share[u], reputation[u]);
     const bool backbone = play.at(op.backbone)[u] =
         lives(op.group, play, 0, u) && of_backbone(reputation[u], count, *play.at(op.threshold));
     int32_t& promoted = play.at(op.group.promoted)[u];

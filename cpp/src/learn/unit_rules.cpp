@@ -87,6 +87,7 @@ void record_one(const ContinualBackprop& rule, Recording& r, const std::string& 
 std::vector<Ref<uint8_t>> find_backbone(Recording& r, const std::string& owner, std::vector<Units>& groups, const Recruitment& rule) {
   const Ref<double> decay = r.number(owner, "utility_decay", rule.utility_decay, 0, 1, false);
   const Ref<double> reputation_decay = r.number(owner, "reputation_decay", rule.reputation_decay, 0, 1, false);
+  const Ref<double> dormancy = r.number(owner, "dormancy", rule.dormancy, 0, infinity);
   const Ref<double> threshold = r.number(owner, "threshold", rule.threshold, 0, infinity);
   const int measure = choice(owner, "utility", VarianceContribution::name, utility_names());
   keep_variances(r, owner, groups);
@@ -99,7 +100,7 @@ std::vector<Ref<uint8_t>> find_backbone(Recording& r, const std::string& owner, 
     Units judged = groups[k];
     judged.utility = r.work.take<float>(static_cast<std::size_t>(judged.units));
     watch(r, judged, measure, decay, k + 1 < groups.size() ? backbone[k + 1] : Ref<uint8_t>{});
-    r.update.push_back(UnitReputation{groups[k], judged.utility, decay, reputation_decay, threshold, backbone[k]});
+    r.update.push_back(UnitReputation{groups[k], judged.utility, decay, reputation_decay, dormancy, threshold, backbone[k]});
   }
   return backbone;
 }

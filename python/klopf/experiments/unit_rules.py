@@ -47,6 +47,11 @@ class WithRecruitment:
     maturity: int = option(1000, "age in steps of learning up to which a unit is protected", minimum=0)
     utility_decay: float = option(0.999, "decay of the running averages of utility and activity", minimum=0)
     reputation_decay: float = option(0.99999, "how slowly a unit loses its reputation", minimum=0)
+    dormancy: float = option(
+        0.0,
+        "variance, over the layer's mean, below which a unit loses its reputation as fast as it was earned",
+        minimum=0,
+    )
     backbone_threshold: float = option(
         0.1, "reputation, over the layer's mean share, from which a unit is never replaced", minimum=0
     )
@@ -85,6 +90,7 @@ class WithRecruitment:
                 maturity=self.maturity,
                 utility_decay=self.utility_decay,
                 reputation_decay=self.reputation_decay,
+                dormancy=self.dormancy,
                 threshold=self.backbone_threshold,
                 backprop_in_fringe=self.backprop_in_fringe,
                 growth_period=self.growth_period,

@@ -85,7 +85,7 @@ struct UnitUtility {
 struct UnitReputation {
   Units group;              // utility_trace: the running share; utility: the reputation; and when units were promoted
   Ref<float> contribution;  // [U] at this step
-  Ref<double> utility_decay, reputation_decay, threshold;
+  Ref<double> utility_decay, reputation_decay, dormancy, threshold;
   Ref<uint8_t> backbone;  // [U]
 };
 
