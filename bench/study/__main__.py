@@ -16,7 +16,7 @@ from pathlib import Path
 from study.comparison import Comparison
 from study.cost import cost
 from study.figure import draw
-from study.plan import STREAMS
+from study.plan import QUESTIONS, STREAMS
 from study.record import write
 from study.report import report
 from study.stages import run
@@ -32,6 +32,7 @@ def main() -> int:
         "streams", nargs="*", metavar="STREAM", help=f"of {', '.join(STREAMS)} (default: all)"
     )
     parser.add_argument("--out", default="results/study")
+    parser.add_argument("--question", default="first", choices=tuple(QUESTIONS), help="(default: first)")
     given = parser.parse_args()
     for name in given.streams:
         if name not in STREAMS:
@@ -41,15 +42,15 @@ def main() -> int:
         return 0
     names = given.streams or list(STREAMS)
     if given.what == "figure":
-        comparisons = [Comparison(name, given.out) for name in names]
+        comparisons = [Comparison(name, given.out, given.question) for name in names]
         for role in ("rival", "variant"):
-            draw(comparisons, Path(given.out) / f"{role}s.png", role)
+            draw(comparisons, Path(given.out) / f"{given.question}-{role}s.png", role)
         return 0
     for name in names:
         if given.what == "run":
-            run(name, given.out)
+            run(name, given.out, given.question)
         else:
-            comparison = Comparison(name, given.out)
+            comparison = Comparison(name, given.out, given.question)
             write(comparison, given.out)
             print(report(comparison))
     return 0

@@ -12,7 +12,7 @@ from klopf.experiments.measures import over_part
 from klopf.experiments.paired import differences
 from klopf.experiments.results import LineResults, read_results
 from klopf.experiments.statistics import bootstrap_interval
-from study.plan import SECOND_HALF, STREAMS, WHOLE
+from study.plan import QUESTIONS, SECOND_HALF, STREAMS
 from study.stages import Line, folder_of, lines
 
 Array = NDArray[np.float64]
@@ -37,13 +37,18 @@ class Told(NamedTuple):
 class Comparison:
     """Of one stream.
 
-    name, stream: which.  lines: those that were run.  criteria: columns that are compared.  shown: these, and
-    retention with a refitted head.
+    name, stream, question: which.  lines: those that were run.  criteria: columns that are compared.
+    shown: these, and retention with a refitted head.
     """
 
-    def __init__(self, name: str, out: str) -> None:
-        self.name, self.stream, folder = name, STREAMS[name], folder_of(name, out)
-        self.lines = [line for line in lines(name, out) if (folder / line.folder / "results.csv").exists()]
+    def __init__(self, name: str, out: str, question: str) -> None:
+        self.name, self.stream, folder = name, STREAMS[name], folder_of(name, out, question)
+        self.question, self._whole = question, QUESTIONS[question].whole
+        self.lines = [
+            line for line in lines(name, out, question) if (folder / line.folder / "results.csv").exists()
+        ]
+        if not self.lines:
+            raise SystemExit(f"{name}: nothing was run for the {question} question")
         self._results = {line: read_results(folder / line.folder)[0] for line in self.lines}
         self.criteria = self.stream.criteria
         self.shown = (*self.criteria, *(("refit_20",) if len(self.criteria) > 1 else ()))
@@ -52,7 +57,7 @@ class Comparison:
     @property
     def whole(self) -> Line | None:
         """The line that all others are compared with, where it was run."""
-        return next((line for line in self.lines if line.name == WHOLE), None)
+        return next((line for line in self.lines if line.name == self._whole), None)
 
     def results(self, line: Line) -> LineResults:
         """All that a line measured."""
@@ -79,7 +84,7 @@ class Comparison:
         """All that the whole is compared with: rivals, what is taken out or put in, controls."""
         return [
             *self.rivals(column),
-            *(line for line in self.lines if line.role != "rival" and line.name != WHOLE),
+            *(line for line in self.lines if line.role != "rival" and line.name != self._whole),
         ]
 
     def told(self, line: Line, column: str) -> Told:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from klopf.experiments.drawing import FAINT, INK, PALETTE, STYLE, rows_frame
 from klopf.files import atomic_write
 from study.comparison import Comparison, Difference
-from study.plan import WHOLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +29,7 @@ def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
 
     columns = max(len(of.criteria) for of in comparisons)
     names = list(dict.fromkeys(line.name for of in comparisons for line in of.lines if line.role == role))
-    names = [name for name in names if name != WHOLE]
+    names = [name for name in names if all(of.whole and name != of.whole.name for of in comparisons)]
     with mpl.rc_context(STYLE):
         figure, grid = rows_frame(
             "How much better the whole is",
@@ -46,9 +45,11 @@ def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
             for place, column in enumerate(of.criteria):
                 axes = figure.add_subplot(grid[row, place])
                 _panel(axes, of, column, names)
-                axes.set_title(TITLES[column] if place else f"{of.name}: {TITLES[column]}", loc="left")
+                axes.set_title(TITLES[column])
                 if place:
                     axes.set_yticklabels([])
+                else:
+                    axes.text(-0.06, 1.05, of.name, transform=axes.transAxes, ha="right", weight="bold")
         with atomic_write(path) as file:
             figure.savefig(file, format="png")
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 Options = dict[str, list[str]]  # of the command line; several values are as many trials
 
 TUNE_SEED, TUNE_PART = 1_000_000, 0.3
-SEED = 30_000
 SECOND_HALF = (0.5, 1.0)
 
 
@@ -94,6 +93,36 @@ VARIANTS: dict[str, tuple[str, Options]] = {
     "all pieces": (
         WHOLE,
         {"--goal": ["listened"], "--living": ["0.25"], "--growth-period": ["1000"]},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to all streams.  seed: of the first run.  whole: the variant that all others are compared
+    with.  variants: methods with their options.  controls: whether streams' controls are run."""
+
+    seed: int
+    whole: str
+    variants: dict[str, tuple[str, Options]]
+    controls: bool
+
+
+# The second setting is what answers to the first question led to, tried on the trials' seeds alone.
+QUESTIONS = {
+    "first": Question(30_000, WHOLE, VARIANTS, True),
+    "second": Question(
+        40_000,
+        "second setting",
+        {
+            "second setting": (
+                WHOLE,
+                {"--dormancy": ["0.1"], "--maturity": ["300"], "--meta-step-size": ["0.03"]},
+            ),
+            "dormancy alone": (WHOLE, {"--dormancy": ["0.1"]}),
+            "decentralised": (WHOLE, {}),
+        },
+        False,
     ),
 }
 

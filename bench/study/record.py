@@ -20,10 +20,10 @@ Row = dict[str, str | int]
 
 
 def write(of: Comparison, out: str) -> None:
-    """Beside a stream's folder, `<stream>.csv` and `<stream>-trials.csv`: a row a run."""
-    folder = folder_of(of.name, out)
-    _write(Path(f"{folder}.csv"), _compared(of))
-    _write(Path(f"{folder}-trials.csv"), _trials(of, folder / "trials"))
+    """A row a run: `<stream>.csv`, or `<stream>-second.csv`, and `<stream>-trials.csv`."""
+    trials = folder_of(of.name, out)
+    _write(Path(f"{folder_of(of.name, out, of.question)}.csv"), _compared(of))
+    _write(Path(f"{trials}-trials.csv"), _trials(of, trials / "trials"))
 
 
 def said(options: Options) -> str:

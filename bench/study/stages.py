@@ -12,12 +12,11 @@ from klopf.cli import main as klopf
 from klopf.experiments.measures import over_part
 from klopf.experiments.results import LineResults, read_results
 from study.plan import (
+    QUESTIONS,
     SECOND_HALF,
-    SEED,
     STREAMS,
     TUNE_PART,
     TUNE_SEED,
-    VARIANTS,
     Options,
     Stream,
 )
@@ -40,37 +39,36 @@ class Line:
         return " ".join(filter(None, words)).replace(",", "").replace("'", "").replace(" ", "-")
 
 
-def run(name: str, out: str) -> None:
-    """All that is left of a stream."""
+def run(name: str, out: str, question: str) -> None:
+    """All that is left of a stream for a question.  Trials are the same in all of them."""
     stream, folder = STREAMS[name], folder_of(name, out)
+    option, length = stream.length
     for method, trials in stream.trials.items():
-        option, length = stream.length
         words = [
             option,
-            str(int(TUNE_PART * length)),
+            f"{int(TUNE_PART * length)}",
             "--runs",
-            str(stream.tune_runs),
+            f"{stream.tune_runs}",
             "--seed",
-            str(TUNE_SEED),
+            f"{TUNE_SEED}",
         ]
         _klopf(stream, method, trials, words, folder / "trials" / method)
-    for line in lines(name, out):
-        option, length = stream.length
-        words = [option, str(length), "--runs", str(stream.runs), "--seed", str(SEED)]
-        _klopf(stream, line.method, line.options, words, folder / line.folder)
+    for line in lines(name, out, question):
+        words = [option, f"{length}", "--runs", f"{stream.runs}", "--seed", f"{QUESTIONS[question].seed}"]
+        _klopf(stream, line.method, line.options, words, folder_of(name, out, question) / line.folder)
 
 
-def lines(name: str, out: str) -> list[Line]:
-    """All lines of a stream; rivals as trials chose them."""
-    stream, found = STREAMS[name], []
+def lines(name: str, out: str, question: str) -> list[Line]:
+    """All lines of a stream for a question; rivals as trials chose them."""
+    stream, asked, found = STREAMS[name], QUESTIONS[question], []
     for method in stream.trials:
         trials = read_results(folder_of(name, out) / "trials" / method)
         for criterion in stream.tuned_for:
             best = chosen(trials, criterion, stream.higher)
             options = {option: [f"{value:g}"] for option, value in swept(best, stream.trials[method]).items()}
             found.append(Line(method, method, options, "rival", criterion))
-    found += [Line(label, method, options, "variant") for label, (method, options) in VARIANTS.items()]
-    found += [Line(method, method, {}, "control") for method in stream.controls]
+    found += [Line(label, method, options, "variant") for label, (method, options) in asked.variants.items()]
+    found += [Line(method, method, {}, "control") for method in stream.controls if asked.controls]
     return found
 
 
@@ -91,8 +89,10 @@ def swept(line: LineResults, grid: Options) -> dict[str, float]:
     return {option: line.settings[option[2:].replace("-", "_")] for option in grid}
 
 
-def folder_of(name: str, out: str) -> Path:
-    return Path(out) / name.replace(",", "").replace(" ", "-")
+def folder_of(name: str, out: str, question: str = "first") -> Path:
+    """Where a stream's lines are for a question; its trials are with the first question's."""
+    folder = Path(out) / name.replace(",", "").replace(" ", "-")
+    return folder if question == "first" else folder.with_name(f"{folder.name}-{question}")
 
 
 def _klopf(stream: Stream, method: str, options: Options, words: list[str], folder: Path) -> None:
