@@ -13,7 +13,7 @@ from klopf.experiments.paired import differences
 from klopf.experiments.results import LineResults, read_results
 from klopf.experiments.statistics import bootstrap_interval
 from study.plan import QUESTIONS, SECOND_HALF, STREAMS
-from study.stages import Line, folder_of, lines
+from study.stages import Line, complete, folder_of, lines
 
 Array = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Told(NamedTuple):
 class Comparison:
     """Of one stream.
 
-    name, stream, question: which.  lines: those that were run.  criteria: columns that are compared.
+    name, stream, question: which.  lines: those that were run to their end.  criteria: columns that are compared.
     shown: these, and retention with a refitted head.
     """
 
@@ -45,7 +45,9 @@ class Comparison:
         self.name, self.stream, folder = name, STREAMS[name], folder_of(name, out, question)
         self.question, self._whole = question, QUESTIONS[question].whole
         self.lines = [
-            line for line in lines(name, out, question) if (folder / line.folder / "results.csv").exists()
+            line
+            for line in lines(name, out, question)
+            if (folder / line.folder / "settings.json").exists() and complete(folder / line.folder)
         ]
         if not self.lines:
             raise SystemExit(f"{name}: nothing was run for the {question} question")

@@ -98,7 +98,7 @@ def folder_of(name: str, out: str, question: str = "first") -> Path:
 def _klopf(stream: Stream, method: str, options: Options, words: list[str], folder: Path) -> None:
     """One command, or the rest of it."""
     if (folder / "settings.json").exists():
-        if not _complete(folder):
+        if not complete(folder):
             _done(klopf([stream.command[0], "--resume", str(folder)]))
         return
     all_options = {**stream.like_all, **options}
@@ -108,7 +108,8 @@ def _klopf(stream: Stream, method: str, options: Options, words: list[str], fold
     _done(klopf(command))
 
 
-def _complete(folder: Path) -> bool:
+def complete(folder: Path) -> bool:
+    """Whether all lines there were run to their end."""
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     try:
         found = read_results(folder)
