@@ -37,8 +37,8 @@ class Told(NamedTuple):
 class Comparison:
     """Of one stream.
 
-    name, stream, question: which.  lines: those that were run to their end.  criteria: columns that are compared.
-    shown: these, and retention with a refitted head.
+    name, stream, question: which.  lines: those that were run to their end.
+    criteria: columns that are compared.  shown: these, and retention with a refitted head.
     """
 
     def __init__(self, name: str, out: str, question: str) -> None:
