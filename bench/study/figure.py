@@ -49,7 +49,7 @@ def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
                 if place:
                     axes.set_yticklabels([])
                 else:
-                    axes.text(-0.06, 1.05, of.name, transform=axes.transAxes, ha="right", weight="bold")
+                    axes.set_title(f"{of.name}  ", loc="right", x=0, weight="bold")
         with atomic_write(path) as file:
             figure.savefig(file, format="png")
 
