@@ -143,7 +143,7 @@ def test_earned_fast_lost_slowly() -> None:
 
 
 def test_a_dormant_unit_has_no_reputation() -> None:
-    """One that no longer varies loses it in some thousand steps; one that nobody hears, but varies, does not."""
+    """One that no longer varies loses it fast; one that nobody hears, but varies, does not."""
     for dormancy, remembers in ((0.0, [True, True]), (0.01, [False, True])):
         made = hand_made(dormancy=dormancy)
         made.run(*stream(3000), batch_size=1, epochs=1, shuffle=False)

@@ -3,8 +3,8 @@ python -m study report STREAM ... compares them, as docs/decentralised.md says
 python -m study figure STREAM ... draws how much better the whole is than each rival, and than each variant
 python -m study cost              what an example costs under each scope and piece
 
-In the folder bench. Results go to results/study; the report goes to the standard output, and what it was made
-from, a row a run, to results/study/STREAM.csv and STREAM-trials.csv.
+In the folder bench. Results go to a folder for each stream; the report goes to the standard output, and what
+it was made from, a row a run, to STREAM.csv and STREAM-trials.csv beside.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ def main() -> int:
     )
     parser.add_argument("what", choices=("run", "report", "figure", "cost"))
     parser.add_argument(
-        "streams", nargs="*", metavar="STREAM", help=f"of {', '.join(STREAMS)} (default: all)"
+        "streams", nargs="*", metavar="STREAM", help=f"of {'; '.join(STREAMS)} (default: all)"
     )
-    parser.add_argument("--out", default="results/study")
+    parser.add_argument(
+        "--out", default="../results/study", help="the folder of all of it (default: %(default)s)"
+    )
     parser.add_argument("--question", default="first", choices=tuple(QUESTIONS), help="(default: first)")
     given = parser.parse_args()
     for name in given.streams:
         if name not in STREAMS:
-            parser.error(f"no stream {name}; there are {', '.join(STREAMS)}")
+            parser.error(f"no stream {name}; there are {'; '.join(STREAMS)}")
     if given.what == "cost":
         print("\n".join(cost()))
         return 0
