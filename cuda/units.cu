@@ -150,12 +150,13 @@ __global__ void unit_reputation_kernel(UnitReputation op, Play play) {
   const float* variance = play.at(op.group.variance, run);
   const double sum = sum_in_order(contribution, units);
   const bool heard = sum > 0 && sum - sum == 0;
-  const double dormant = *play.at(op.dormancy, run) * sum_in_order(variance, units) / count;  // variances below
-  const double decay = *play.at(op.utility_decay, run);
+  const double varies = sum_in_order(variance, units);
+  const double decay = *play.at(op.utility_decay, run), slow = *play.at(op.reputation_decay, run), dormancy = *play.at(op.dormancy, run);
   for (int u = static_cast<int>(threadIdx.x); u < units; u += block_threads) {
     float& reputation = play.at(op.group.utility, run)[u];
-    const double slow = variance[u] < dormant ? decay : *play.at(op.reputation_decay, run);
-    if (heard) reputation_step(contribution[u] / sum, decay, slow, play.at(op.group.utility_trace, run)[u], reputation);
+    if (heard)
+      reputation_step(contribution[u] / sum, decay, reputation_decay_of(variance[u], varies, count, dormancy, decay, slow),
+                      play.at(op.group.utility_trace, run)[u], reputation);
     const bool backbone = play.at(op.backbone, run)[u] =
         lives(op.group, play, run, u) && of_backbone(reputation, count, *play.at(op.threshold, run));
     int32_t& promoted = play.at(op.group.promoted, run)[u];

@@ -90,9 +90,8 @@ class Recruitment(ContinualBackprop):
         if contribution.sum() > 0:
             share = contribution / contribution.sum()
             group.utility_trace[...] = eta * group.utility_trace + (1.0 - eta) * share
-            dormant = group.variance < self.settings.dormancy * group.variance.sum() / max(
-                group.living.sum(), 1
-            )
+            mean = group.variance.sum() / max(group.living.sum(), 1)
+            dormant = group.variance < self.settings.dormancy * mean
             kept = np.where(dormant, eta, slow)
             lost = kept * reputation + (1.0 - kept) * group.utility_trace
             reputation[...] = np.where(group.utility_trace > reputation, group.utility_trace, lost)

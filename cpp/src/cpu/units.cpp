@@ -72,11 +72,12 @@ void unit_reputation(const UnitReputation& op, const Play& play) {
     sum += contribution[u];
     varies += variance[u];
   }
-  const double dormant = *play.at(op.dormancy) * varies / count;  // variances below
-  const bool heard = sum > 0 && std::isfinite(sum);               // else there are no shares, as where a head has begun anew
+  const bool heard = sum > 0 && std::isfinite(sum);  // else there are no shares, as where a head has begun anew
+  const double decay = *play.at(op.utility_decay), slow = *play.at(op.reputation_decay), dormancy = *play.at(op.dormancy);
   for (int u = 0; u < units; ++u) {
-    const double decay = *play.at(op.utility_decay), slow = variance[u] < dormant ? decay : *play.at(op.reputation_decay);
-    if (heard) reputation_step(contribution[u] / sum, decay, slow, running_share[u], reputation[u]);
+    if (heard)
+      reputation_step(contribution[u] / sum, decay, reputation_decay_of(variance[u], varies, count, dormancy, decay, slow),
+                      running_share[u], reputation[u]);
     const bool backbone = play.at(op.backbone)[u] =
         lives(op.group, play, 0, u) && of_backbone(reputation[u], count, *play.at(op.threshold));
     int32_t& promoted = play.at(op.group.promoted)[u];

@@ -17,6 +17,11 @@ KLOPF_FN void reputation_step(double share, double utility_decay, double reputat
                                           : static_cast<float>(reputation_decay * reputation + (1 - reputation_decay) * running_share);
 }
 
+// How slowly a unit loses its reputation; fast, where it hardly varies: variances of its layer sum up to `all`.
+KLOPF_FN double reputation_decay_of(float variance, double all, int units, double dormancy, double utility_decay, double reputation_decay) {
+  return variance * units < dormancy * all ? utility_decay : reputation_decay;
+}
+
 KLOPF_FN bool of_backbone(float reputation, int units, double threshold) { return reputation * units >= threshold; }
 
 // The age at which a unit first was of the backbone; 0: it has not been.
