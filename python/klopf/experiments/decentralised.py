@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import klopf as kl
-from klopf.experiments.settings import option, option_of
+from klopf.experiments.settings import option
 from klopf.experiments.stepping import BEGIN, DECAY, SCOPES, Autostep
 from klopf.experiments.unit_rules import WithRecruitment
 
@@ -48,9 +48,9 @@ class Decentralised(WithRecruitment, Autostep):
     def rules(self) -> list[Any]:
         """The unit rules."""
         listened = self.goal == "listened"
-        self._refuse("--goal listened", listened, "listened_by")
-        self._refuse("--listened-by perturbation", self.listened_by == "perturbation", "listened_noise")
-        self._refuse("a --goal", self.goal != "none", "goal_step_size")
+        self.belongs(listened, "--goal listened", "listened_by")
+        self.belongs(self.listened_by == "perturbation", "--listened-by perturbation", "listened_noise")
+        self.belongs(self.goal != "none", "a --goal", "goal_step_size")
         if self.goal == "none":
             return super().rules()
         goal = kl.Goal(
@@ -61,8 +61,3 @@ class Decentralised(WithRecruitment, Autostep):
             noise=self.listened_noise,
         )
         return [*super().rules(), goal]
-
-    def _refuse(self, of: str, there: bool, name: str) -> None:
-        """kl.Error where an option is given that is of something else."""
-        if getattr(self, name) is not None and not there:
-            raise kl.Error(f"{option_of(name)} is an option of {of}")

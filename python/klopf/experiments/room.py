@@ -29,11 +29,14 @@ class WithRoom:
 
     def place(self, units: int) -> dict[str, Any]:
         """Of a hidden layer of so many units, what it says of who lives there.  Raises kl.Error."""
+        grows = getattr(self, "growth_period", 0) > 0
         if self.living is None:
+            if grows:
+                raise kl.Error("--growth-period needs places where no unit lives: --living, a share below 1")
             return {}
         if self.living > 1:
             raise kl.Error(f"--living must be a share, at most 1, got {self.living}")
-        if round(self.living * units) == 0 and not getattr(self, "growth_period", 0):
+        if round(self.living * units) == 0 and not grows:
             raise kl.Error(
                 f"--living {self.living:g} of {units} units is none, and nothing adds one: --growth-period"
             )

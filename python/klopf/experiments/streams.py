@@ -98,6 +98,8 @@ class Streaming:
 
     def network(self, place: Place, outputs: int, stream: int) -> kl.Network:
         """Of images convolutions; then linear layers.  Each is normalised, with leaky ReLU."""
+        if getattr(self, "growth_period", 0):
+            raise kl.Error("--growth-period: units of agents cannot come and go, their layers are normalised")
         layers: list[Any] = []
         if place.image:
             for filters in self.channels or (16,):

@@ -77,13 +77,7 @@ class WithRecruitment:
 
     def rules(self) -> list[Any]:
         """The unit rules.  Raises kl.Error where options do not go together."""
-        for name in ("candidates", "tolerated_error", "progress"):
-            if getattr(self, name) is not None and not self.growth_period:
-                raise kl.Error(f"{option_of(name)} is an option of --growth-period")
-        if self.growth_period and not hasattr(self, "living"):
-            raise kl.Error("--growth-period: units of agents cannot come and go, their layers are normalised")
-        if self.growth_period and getattr(self, "living") is None:  # noqa: B009  of methods with room
-            raise kl.Error("--growth-period needs places where no unit lives: --living, a share below 1")
+        self.belongs(self.growth_period > 0, "--growth-period", "candidates", "tolerated_error", "progress")
         return [
             kl.Recruitment(
                 replacement_rate=self.replacement_rate,
@@ -99,6 +93,12 @@ class WithRecruitment:
                 progress=self.progress,
             )
         ]
+
+    def belongs(self, there: bool, of: str, *names: str) -> None:
+        """kl.Error where an option is given that is of something else, which is not there."""
+        for name in names:
+            if getattr(self, name) is not None and not there:
+                raise kl.Error(f"{option_of(name)} is an option of {of}")
 
 
 @dataclass(frozen=True)
