@@ -40,6 +40,8 @@ def main() -> int:
         if name not in STREAMS:
             parser.error(f"no stream {name}; there are {'; '.join(STREAMS)}")
     if given.what == "cost":
+        if given.streams:
+            parser.error(f"cost is of no stream, got {'; '.join(given.streams)}")
         print("\n".join(cost()))
         return 0
     names = given.streams or list(STREAMS)

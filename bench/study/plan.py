@@ -5,7 +5,8 @@ Written before any of it was run; docs/decentralised.md says why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 Options = dict[str, list[str]]  # of the command line; several values are as many trials
 
@@ -20,19 +21,20 @@ class Stream:
     command: words behind `klopf`.  length: the option that says how long it is, and its value.
     criteria: columns of the results.  tuned_for: those of them that rivals are tuned for, each.
     higher: whether more of them is better.  runs: of a comparison.  tune_runs: of a trial.
-    trials: which grids rivals have.  controls: methods that are shown beside.
+    trials: which grids rivals have.  controls: methods that are shown beside.  like_all: options of all
+    methods.
     """
 
     command: list[str]
     length: tuple[str, int]
     criteria: tuple[str, ...]
     tuned_for: tuple[str, ...]
-    higher: bool
-    runs: int
-    tune_runs: int
     trials: dict[str, Options]
     controls: tuple[str, ...]
-    like_all: Options
+    higher: bool = False
+    runs: int = 20
+    tune_runs: int = 5
+    like_all: Options = field(default_factory=dict)
 
 
 def _grid(**options: list[float]) -> Options:
@@ -131,27 +133,32 @@ _CONTROLS = ("frozen", "frozen-after-first", "scratch", "joint")
 
 
 def _recall(*hidden: int) -> Stream:
+    command = ["recall", "--hidden", *map(str, hidden)]
+    return Stream(command, ("--tasks", 200), ("error", *_RECALL), ("error", "recall_20"), ONLINE, _CONTROLS)
+
+
+def _images(command: list[str], tasks: int, oldest: str, runs: int, **others: Any) -> Stream:
+    measured, beside = ("accuracy", *_RECALL), ("linear", "scratch")
     return Stream(
-        command=["recall", "--hidden", *map(str, hidden)],
-        length=("--tasks", 200),
-        criteria=("error", *_RECALL),
-        tuned_for=("error", "recall_20"),
-        higher=False,
-        runs=20,
-        tune_runs=5,
-        trials=ONLINE,
-        controls=_CONTROLS,
-        like_all={},
+        ["imagenet", "--recall", *command],
+        ("--tasks", tasks),
+        measured,
+        ("accuracy", oldest),
+        IMAGES,
+        beside,
+        True,
+        runs,
+        **others,
     )
 
 
 _DEMO = [
-    *("imagenet", "--recall", "--size", "16", "--classes", "1000", "--epochs", "15", "--batch-size", "20"),
+    *("--size", "16", "--classes", "1000", "--epochs", "15", "--batch-size", "20"),
     *("--train-images", "60", "--test-images", "60", "--channels", "8", "16", "--kernels", "5", "3"),
     *("--hidden", "32", "--metrics-every", "5", "--probe-images", "500"),
 ]
 _TINY = [
-    *("imagenet", "--recall", "--data", "tiny60-32.npy", "--epochs", "20", "--train-images", "450"),
+    *("--data", "tiny60-32.npy", "--epochs", "20", "--train-images", "450"),
     *("--test-images", "100", "--metrics-every", "5"),
 ]
 STREAMS = {
@@ -160,39 +167,13 @@ STREAMS = {
     "plenty, two layers": _recall(48, 48),
     "scarce, two layers": _recall(24, 24),
     "regression": Stream(
-        command=["regression", "--flip", "one", "--hidden", "20"],
-        length=("--examples", 2_000_000),
-        criteria=("error",),
-        tuned_for=("error",),
-        higher=False,
-        runs=20,
-        tune_runs=5,
-        trials=ONLINE,
-        controls=("linear",),
-        like_all={},
+        ["regression", "--flip", "one", "--hidden", "20"],
+        ("--examples", 2_000_000),
+        ("error",),
+        ("error",),
+        ONLINE,
+        ("linear",),
     ),
-    "images": Stream(
-        command=_DEMO,
-        length=("--tasks", 180),
-        criteria=("accuracy", *_RECALL),
-        tuned_for=("accuracy", "recall_20"),
-        higher=True,
-        runs=12,
-        tune_runs=5,
-        trials=IMAGES,
-        controls=("linear", "scratch"),
-        like_all={"--init": ["xavier"]},
-    ),
-    "photographs": Stream(
-        command=_TINY,
-        length=("--tasks", 30),
-        criteria=("accuracy", *_RECALL),
-        tuned_for=("accuracy", "recall_5"),  # trials end before a task is 20 back
-        higher=True,
-        runs=3,
-        tune_runs=2,
-        trials=IMAGES,
-        controls=("linear", "scratch"),
-        like_all={},
-    ),
+    "images": _images(_DEMO, 180, "recall_20", 12, like_all={"--init": ["xavier"]}),
+    "photographs": _images(_TINY, 30, "recall_5", 3, tune_runs=2),  # trials end before a task is 20 back
 }
