@@ -119,6 +119,11 @@ class Corrections {
   }
   // Of `count` weights.
   KLOPF_MEMBER_FN void of(const int32_t* steps, int64_t count, float* step, float* root) {
+    if (count == together && all_of(age(steps[0]), steps)) {
+      const AdamCorrection found = at(age(steps[0]));
+      for (int k = 0; k < together; ++k) step[k] = found.step, root[k] = found.root;
+      return;
+    }
     int32_t missing = 0;
     for (int64_t k = 0; k < count; ++k) {
       const int32_t wanted = age(steps[k]);

@@ -88,7 +88,7 @@ KLOPF_FN UpgdRates upgd_rates(double alpha, double beta, double lambda, double s
 KLOPF_FN float upgd_correction(double beta, int32_t t) { return static_cast<float>(1 / (1 - pow(beta, static_cast<double>(t)))); }
 KLOPF_FN void upgd_utility(float& u, float w, float g, UpgdRates r) { u = r.keep * u + r.take * -(g * w); }
 KLOPF_FN void upgd_update(float& w, float g, float corrected, float maximum, float xi, UpgdRates r) {
-  const float s = maximum > 0 ? logistic(corrected / maximum) : 0.5f;
+  const float s = logistic(maximum > 0 ? corrected / maximum : 0.0f);  // not a branch around it: so it vectorises
   w = w - r.decay * w - r.step * (g + r.noise * xi) * (1 - s);
 }
 
