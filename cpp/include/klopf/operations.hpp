@@ -45,6 +45,7 @@
   X(TraceGradient, trace_gradient)                 \
   X(AddChunks, add_chunks)                         \
   X(MeasureSteps, measure_steps)                   \
+  X(OwnSteps, own_steps)                           \
   X(ApplySteps, apply_steps)                       \
   X(Perturb, perturb)                              \
   X(UnitActivity, unit_activity)                   \
@@ -67,7 +68,6 @@
   X(DrawAction, draw_action)          \
   X(CurvatureProbe, curvature_probe)  \
   X(SwiftStep, swift_step)            \
-  X(OwnSteps, own_steps)              \
   X(BoundSteps, bound_steps)          \
   X(BatchNormTrack, batch_norm_track) \
   X(DrawWeights, draw_weights)        \

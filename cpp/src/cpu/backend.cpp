@@ -22,7 +22,6 @@ class CpuBackend final : public Backend {
   void draw_action(const DrawAction& op, const Play& play) override { cpu::draw_action(op, play); }
   void curvature_probe(const CurvatureProbe& op, const Play& play) override { cpu::curvature_probe(op, play); }
   void swift_step(const SwiftStep& op, const Play& play) override { cpu::swift_step(op, play); }
-  void own_steps(const OwnSteps& op, const Play& play) override { cpu::own_steps(op, play); }
   void bound_steps(const BoundSteps& op, const Play& play) override { cpu::bound_steps(op, play); }
   void td_error(const TdError& op, const Play& play) override { cpu::td_error(op, play); }
   void safe_error(const SafeError& op, const Play& play) override { cpu::safe_error(op, play); }

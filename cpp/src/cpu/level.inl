@@ -15,6 +15,7 @@
 #include "rules/losses.hpp"
 #include "rules/normal.hpp"
 #include "rules/optimizers.hpp"
+#include "rules/owners.hpp"
 #include "rules/perturbation.hpp"
 #include "rules/reputation.hpp"
 #include "rules/step_sizes.hpp"

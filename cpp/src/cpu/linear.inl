@@ -74,11 +74,21 @@ KLOPF_FN void multiply_rows(const float* a, int64_t a_row, int64_t a_step, int r
     });
 }
 
+// out[r][v] = a[r] b[v]
+KLOPF_FN void outer_product(const float* a, int rows, const float* b, int columns, float* out) {
+  for (int r = 0; r < rows; ++r, out += columns) {
+    const V by = broadcast(a[r]);
+    for_lanes(columns, [&](int v, auto get, auto put) { put(out + v, fma(by, get(b + v), V{})); });
+  }
+}
+
 void linear_backward(const LinearBackward& op, const Play& play) {
   const int inputs = op.shape.inputs, outputs = op.shape.outputs, count = play.batch.count;
   const float *input = play.at(op.input), *weight = play.at(op.weight), *grad_output = play.at(op.grad_output);
   if (op.grad_weight.present()) {
-    multiply_rows(grad_output, 1, outputs, outputs, input, inputs, count, play.at(op.grad_weight));
+    float* grad_weight = play.at(op.grad_weight);
+    if (count == 1) outer_product(grad_output, outputs, input, inputs, grad_weight);
+    else multiply_rows(grad_output, 1, outputs, outputs, input, inputs, count, grad_weight);
     float* grad_bias = play.at(op.grad_bias);
     for (int o = 0; o < outputs; ++o) grad_bias[o] = 0;
     for (int b = 0; b < count; ++b)

@@ -27,10 +27,6 @@ void swift_step(const SwiftStep& op, const Play& play) {
   }
 }
 
-void own_steps(const OwnSteps& op, const Play& play) {
-  for (int k = 0; k < (op.each_row ? op.rows : 1); ++k) own_rows(op, play, 0, k);
-}
-
 void bound_steps(const BoundSteps& op, const Play& play) {
   for (int k = 0; k < (op.each_row ? op.rows : 1); ++k) bound_rows(op, play, 0, k);
 }

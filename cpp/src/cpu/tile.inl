@@ -53,9 +53,11 @@ KLOPF_FN void store_channels(float* out, const R (&row)[columns], int count) {
     for (int c = 0; c < columns; ++c) store(out + c * width_of<R>, row[c]);
     return;
   }
-  float all[columns * width_of<R>];
-  for (int c = 0; c < columns; ++c) store(all + c * width_of<R>, row[c]);
-  for (int i = 0; i < count; ++i) out[i] = all[i];
+  for (int c = 0; c < columns; ++c) {
+    const int left = count - c * width_of<R>;
+    if (left >= width_of<R>) store(out + c * width_of<R>, row[c]);
+    else if (left > 0) store_first(out + c * width_of<R>, row[c], left);
+  }
 }
 
 // Weights [outputs, length] packed as [blocks, length, block], zeros beyond the last output.

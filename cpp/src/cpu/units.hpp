@@ -11,7 +11,6 @@ void policy_loss(const PolicyLoss& op, const Play& play);
 void draw_action(const DrawAction& op, const Play& play);
 void curvature_probe(const CurvatureProbe& op, const Play& play);
 void swift_step(const SwiftStep& op, const Play& play);
-void own_steps(const OwnSteps& op, const Play& play);
 void bound_steps(const BoundSteps& op, const Play& play);
 void td_error(const TdError& op, const Play& play);
 void safe_error(const SafeError& op, const Play& play);

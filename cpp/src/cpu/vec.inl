@@ -65,19 +65,33 @@ KLOPF_FN V magnitude(V x) { return x < V{} ? -x : x; }
 KLOPF_FN V load_first(const float* p, int n) {
 #if defined(__AVX512F__)
   return reinterpret_cast<V>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+#elif defined(__AVX2__)
+  static const int32_t masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return reinterpret_cast<V>(_mm256_maskload_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(masks + 8 - n))));
 #else
   float all[lanes] = {};
   for (int i = 0; i < n; ++i) all[i] = p[i];
   return load(all);
 #endif
 }
-KLOPF_FN void store_first(float* p, V v, int n) {
+template <class R>
+KLOPF_FN void store_first(float* p, R v, int n) {
 #if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), reinterpret_cast<__m512>(v));
+  const __mmask16 mask = static_cast<__mmask16>((1u << n) - 1);
+  if constexpr (sizeof(R) == 64) return _mm512_mask_storeu_ps(p, mask, reinterpret_cast<__m512>(v));
+  else return _mm256_mask_storeu_ps(p, static_cast<__mmask8>(mask), reinterpret_cast<__m256>(v));
+#elif defined(__AVX2__)
+  __m128 rest;
+  if constexpr (sizeof(R) == 32) {
+    rest = _mm256_castps256_ps128(reinterpret_cast<__m256>(v));
+    if (n & 4) _mm_storeu_ps(p, rest), p += 4, rest = _mm256_extractf128_ps(reinterpret_cast<__m256>(v), 1);
+  } else {
+    rest = reinterpret_cast<__m128>(v);
+  }
+  if (n & 2) _mm_storel_pi(reinterpret_cast<__m64*>(p), rest), p += 2, rest = _mm_movehl_ps(rest, rest);
+  if (n & 1) _mm_store_ss(p, rest);
 #else
-  float all[lanes];
-  store(all, v);
-  for (int i = 0; i < n; ++i) p[i] = all[i];
+  for (int i = 0; i < n; ++i) p[i] = v[i];
 #endif
 }
 
@@ -105,6 +119,11 @@ struct Sum16 {
     return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
   }
 };
+KLOPF_FN float total_of_16(const float* parts) {
+  Sum16 sum;
+  __builtin_memcpy(sum.part, parts, sizeof(sum.part));
+  return sum.total();
+}
 
 // add(sum, first, count) adds `count` numbers from `first` on to a register of sums; so for all n.
 template <class Add>

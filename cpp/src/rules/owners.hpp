@@ -17,6 +17,24 @@ KLOPF_FN double total(const double* sums, Rows rows, int which) {
   return sum;
 }
 
+// An owner's step size alpha under IDBD or Autostep, from its m and c.
+struct OwnerRates {
+  AutostepRates autostep;
+  float initial, meta, lowest, highest;  // the latter of b
+};
+KLOPF_FN OwnerRates owner_rates(const StepSizes& all, const Play& play, int run) {
+  const auto limit = [&](Ref<double> ref, float without) { return ref.present() ? static_cast<float>(*play.at(ref, run)) : without; };
+  return {autostep_rates(all, play, run), static_cast<float>(*play.at(all.step_size, run)),
+          static_cast<float>(*play.at(all.meta_step_size, run)), limit(all.lowest, -HUGE_VALF), limit(all.highest, HUGE_VALF)};
+}
+template <StepRule rule>
+KLOPF_FN float owner_step(float& b, float* v, float m, float c, OwnerRates r) {
+  if constexpr (rule == StepRule::idbd) b = idbd(b, m, r.meta);
+  else autostep(b, *v, m, c, r.autostep);
+  b = within(b, r.lowest, r.highest);
+  return r.initial * exp_of(b);
+}
+
 // The k-th owner's step size, from the sums of -g h and c over its rows; leaves in `sums` of each row c over all of the owner's rows, and
 // its own alpha c.
 KLOPF_FN void own_rows(const OwnSteps& op, const Play& play, int run, int k) {
@@ -32,17 +50,16 @@ KLOPF_FN void own_rows(const OwnSteps& op, const Play& play, int run, int k) {
     return;
   }
   float& b = play.at(all.owner_log_step, run)[op.owner + k];
-  const auto alpha_of = [&] { return static_cast<float>(*play.at(all.step_size, run)) * exp_of(b); };
   if (all.rule == StepRule::meta_optimize) {  // this step is as before it
-    const float alpha = alpha_of(), keep = static_cast<float>(*play.at(all.discount, run) * (1 - alpha * *play.at(all.weight_decay, run)));
+    const float alpha = static_cast<float>(*play.at(all.step_size, run)) * exp_of(b),
+                keep = static_cast<float>(*play.at(all.discount, run) * (1 - alpha * *play.at(all.weight_decay, run)));
     for (int r = rows.first; r < rows.first + rows.count; ++r) factors[2 * r] = alpha, factors[2 * r + 1] = keep;
     return lion(b, play.at(all.owner_scale, run)[op.owner + k], m, static_cast<float>(*play.at(all.meta_step_size, run)));
   }
-  if (all.rule == StepRule::idbd) b = idbd(b, m, static_cast<float>(*play.at(all.meta_step_size, run)));
-  else autostep(b, play.at(all.owner_scale, run)[op.owner + k], m, c, autostep_rates(all, play, run));
-  const auto limit = [&](Ref<double> ref, float without) { return ref.present() ? static_cast<float>(*play.at(ref, run)) : without; };
-  b = within(b, limit(all.lowest, -HUGE_VALF), limit(all.highest, HUGE_VALF));
-  const float alpha = alpha_of();
+  const OwnerRates rates = owner_rates(all, play, run);
+  const float alpha = all.rule == StepRule::idbd
+                          ? owner_step<StepRule::idbd>(b, nullptr, m, c, rates)
+                          : owner_step<StepRule::autostep>(b, play.at(all.owner_scale, run) + op.owner + k, m, c, rates);
   for (int r = rows.first; r < rows.first + rows.count; ++r) {
     sums[2 * r + 1] *= alpha;
     sums[2 * r] = c;

@@ -48,7 +48,7 @@ KLOPF_FN AutostepRates autostep_rates(const StepSizes& all, const Play& play, in
 KLOPF_FN void autostep(float& b, float& v, float m, float c, AutostepRates r) {
   const float size = m < 0 ? -m : m, slow = v + r.rate * (r.initial * exp_of(b) * (c > 0 ? c : 0.0f)) * (size - v);
   v = size > slow ? size : slow;
-  b = b + (v > 0 ? r.meta * m / v : 0.0f);
+  b = b + r.meta * m / (v > 0 ? v : 1.0f);  // where v is 0, so is m
 }
 // log M of M = max(sum alpha c, 1), by which step sizes are divided.
 KLOPF_FN float autostep_excess(double sum) { return sum > 1 ? static_cast<float>(log(sum)) : 0.0f; }
@@ -102,14 +102,15 @@ struct StepArrays {
   float* w;
   const float* g;  // gradients; or traces, of which -delta times are
   float *h, *b, *v, *n, *m, *m_count;
-  const float *c, *now;
+  const float *c, *now;  // g where there are none: a vector's load from nowhere takes hundreds of cycles, though its mask is empty
   float initial, meta, decay, epsilon, first_decay, weight_decay;
   float lowest, highest;  // of b
   float sign;             // of gradients 1, of traces -delta
+  bool traced;
   KLOPF_MEMBER_FN float gradient(int64_t i) const { return sign * g[i]; }
   // Of the newest sample alone, and the curvature along the trace (TIDBD): both as above where there are no traces.
-  KLOPF_MEMBER_FN float newest(int64_t i) const { return now ? sign * now[i] : g[i]; }
-  KLOPF_MEMBER_FN float curvature(int64_t i) const { return now ? now[i] * g[i] : c[i]; }
+  KLOPF_MEMBER_FN float newest(int64_t i) const { return traced ? sign * now[i] : g[i]; }
+  KLOPF_MEMBER_FN float curvature(int64_t i) const { return traced ? now[i] * g[i] : c[i]; }
 };
 KLOPF_FN double reach_of(const StepSizes& all, const Play& play, int run) {  // max(|delta|, 1)
   const double delta = all.delta.present() ? *play.at(all.delta, run) : 1.0, size = delta < 0 ? -delta : delta;
@@ -117,16 +118,17 @@ KLOPF_FN double reach_of(const StepSizes& all, const Play& play, int run) {  // 
 }
 KLOPF_FN StepArrays arrays_of(const StepSizes& all, const Play& play, int run) {
   const auto number = [&](Ref<double> ref) { return ref.present() ? static_cast<float>(*play.at(ref, run)) : 0.0f; };
+  const float* g = play.at(all.grads, run);
   return {play.at(all.weights, run),
-          play.at(all.grads, run),
+          g,
           play.at(all.trace, run),
           play.at(all.log_step, run),
           play.at(all.scale, run),
           play.at(all.count, run),
           play.at(all.first, run),
           play.at(all.first_count, run),
-          play.at(all.curvature, run),
-          play.at(all.now, run),
+          all.curvature.present() ? play.at(all.curvature, run) : g,
+          all.now.present() ? play.at(all.now, run) : g,
           number(all.step_size),
           number(all.meta_step_size),
           number(all.decay),
@@ -135,7 +137,8 @@ KLOPF_FN StepArrays arrays_of(const StepSizes& all, const Play& play, int run) {
           number(all.weight_decay),
           all.lowest.present() ? number(all.lowest) : -HUGE_VALF,
           all.highest.present() ? number(all.highest) : HUGE_VALF,
-          all.delta.present() ? -number(all.delta) : 1.0f};
+          all.delta.present() ? -number(all.delta) : 1.0f,
+          all.now.present()};
 }
 template <StepRule rule, bool own>
 struct WeightRule {
