@@ -197,10 +197,18 @@ def test_joint_training_leaves_alone_who_lives_and_who_listens_to_whom() -> None
             "--growth-period needs places where no unit lives",
         ),
         (["--method", "decentralised", "--progress", "0.1"], "--progress is an option of --growth-period"),
+        (
+            ["--method", "decentralised", "--step-size", "0.01", "0.5"],
+            "--step-size must be at most --maximum-step-size 0.1, got 0.5",
+        ),
+        (
+            ["--method", "decentralised", "--step-size", "0.0001"],
+            "--step-size must be at least --minimum-step-size 0.001, got 0.0001",
+        ),
         (["--method", "bp", "--living", "1.5"], "--living must be a share, at most 1, got 1.5"),
         (
             ["--method", "decentralised", "--listened-by", "perturbation"],
-            "--listened-by is an option of --goal listened",
+            "--listened-by is an option of --goal listened, and a line is without",
         ),
         (
             ["--method", "decentralised", "--goal-step-size", "0.1"],

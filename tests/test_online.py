@@ -285,7 +285,7 @@ def test_killed_and_resumed(name: str, folder: Path) -> None:
         (["regression", "--profile", "text"], "klopf regression: --profile: expected one of authors, paper"),
         (
             ["regression", "--method", "autostep", "--scope", "network"],
-            "klopf: [Autostep] bound must not be of less than scope is of",
+            'klopf: [Autostep] bound must be at least as wide as scope, got scope="network" and bound="unit"',
         ),
     ],
 )

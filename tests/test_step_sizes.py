@@ -340,7 +340,7 @@ def test_a_replaced_unit_begins_anew(case: tuple[str, dict[str, Any]], tmp_path:
         ),
         (
             lambda: kl.Autostep(scope="network", bound="unit"),
-            r"\[Autostep\] bound must not be of less than scope is of",
+            r"\[Autostep\] bound must be at least as wide as scope",
         ),
         (
             lambda: kl.Autostep(time_constant=0.5),

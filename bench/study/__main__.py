@@ -19,7 +19,7 @@ from study.figure import draw
 from study.plan import QUESTIONS, STREAMS
 from study.record import write
 from study.report import report
-from study.stages import run
+from study.stages import NotRun, run
 
 
 def main() -> int:
@@ -45,18 +45,27 @@ def main() -> int:
         print("\n".join(cost()))
         return 0
     names = given.streams or list(STREAMS)
+    if given.what == "run":
+        for name in names:
+            run(name, given.out, given.question)
+        return 0
+    comparisons = []
+    for name in names:
+        try:
+            comparisons.append(Comparison(name, given.out, given.question))
+        except NotRun as why:
+            if given.streams:
+                raise
+            print(f"{why}; left out", file=sys.stderr)
+    if not comparisons:
+        return 1
     if given.what == "figure":
-        comparisons = [Comparison(name, given.out, given.question) for name in names]
         for role in ("rival", "variant"):
             draw(comparisons, Path(given.out) / f"{given.question}-{role}s.png", role)
         return 0
-    for name in names:
-        if given.what == "run":
-            run(name, given.out, given.question)
-        else:
-            comparison = Comparison(name, given.out, given.question)
-            write(comparison, given.out)
-            print(report(comparison))
+    for comparison in comparisons:
+        write(comparison, given.out)
+        print(report(comparison))
     return 0
 
 

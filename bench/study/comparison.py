@@ -13,7 +13,7 @@ from klopf.experiments.paired import differences
 from klopf.experiments.results import LineResults, read_results
 from klopf.experiments.statistics import bootstrap_interval
 from study.plan import QUESTIONS, SECOND_HALF, STREAMS
-from study.stages import Line, complete, folder_of, lines
+from study.stages import Line, NotRun, complete, folder_of, lines
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class Comparison:
             if (folder / line.folder / "settings.json").exists() and complete(folder / line.folder)
         ]
         if not self.lines:
-            raise SystemExit(f"{name}: nothing was run for the {question} question")
+            raise NotRun(f"{name}: nothing was run for the {question} question")
         self._results = {line: read_results(folder / line.folder)[0] for line in self.lines}
         self.criteria = self.stream.criteria
         self.shown = (*self.criteria, *(("refit_20",) if len(self.criteria) > 1 else ()))

@@ -46,6 +46,10 @@ def lines() -> dict[str, Callable[[], tuple[Any, list[Any]]]]:
             _autostep(),
             [kl.Recruitment(backprop_in_fringe=False), listened],
         ),
+        "fringe by reward alone": lambda: (
+            _autostep(),
+            [kl.Recruitment(backprop_in_fringe=False), by_reward],
+        ),
         "active": lambda: (_autostep(), [kl.Recruitment(), kl.Goal("active")]),
         "unlike peers": lambda: (_autostep(), [kl.Recruitment(), kl.Goal("decorrelated")]),
     }

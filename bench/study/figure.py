@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from klopf.experiments.drawing import FAINT, INK, PALETTE, STYLE, rows_frame
 from klopf.files import atomic_write
 from study.comparison import Comparison, Difference
+from study.stages import NotRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,8 @@ def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
 
 def _panel(axes: Axes, of: Comparison, column: str, names: Sequence[str]) -> None:
     whole = of.whole
-    assert whole is not None
+    if whole is None:
+        raise NotRun(f"{of.name}: the line that all others are compared with was not run")
     lines = {line.name: line for line in of.others(column)}
     for place, name in enumerate(names):
         if name in lines:

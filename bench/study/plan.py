@@ -22,7 +22,7 @@ class Stream:
     criteria: columns of the results.  tuned_for: those of them that rivals are tuned for, each.
     higher: whether more of them is better.  runs: of a comparison.  tune_runs: of a trial.
     trials: which grids rivals have.  controls: methods that are shown beside.  like_all: options of all
-    methods.
+    methods.  of_networks: of all that have hidden units.
     """
 
     command: list[str]
@@ -35,6 +35,7 @@ class Stream:
     runs: int = 20
     tune_runs: int = 5
     like_all: Options = field(default_factory=dict)
+    of_networks: Options = field(default_factory=dict)
 
 
 def _grid(**options: list[float]) -> Options:
@@ -167,12 +168,13 @@ STREAMS = {
     "plenty, two layers": _recall(48, 48),
     "scarce, two layers": _recall(24, 24),
     "regression": Stream(
-        ["regression", "--flip", "one", "--hidden", "20"],
+        ["regression", "--flip", "one"],
         ("--examples", 2_000_000),
         ("error",),
         ("error",),
         ONLINE,
         ("linear",),
+        of_networks={"--hidden": ["20"]},
     ),
     "images": _images(_DEMO, 180, "recall_20", 12, like_all={"--init": ["xavier"]}),
     "photographs": _images(_TINY, 30, "recall_5", 3, tune_runs=2),  # trials end before a task is 20 back

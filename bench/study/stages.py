@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from study.plan import (
     Options,
     Stream,
 )
+
+
+class NotRun(SystemExit):
+    """What is asked for was not run; said without a traceback."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +67,10 @@ def lines(name: str, out: str, question: str) -> list[Line]:
     """All lines of a stream for a question; rivals as trials chose them."""
     stream, asked, found = STREAMS[name], QUESTIONS[question], []
     for method in stream.trials:
-        trials = read_results(folder_of(name, out) / "trials" / method)
+        folder = folder_of(name, out) / "trials" / method
+        if not (folder / "settings.json").exists() or not complete(folder):
+            raise NotRun(f"{name}: not all trials were run")
+        trials = read_results(folder)
         for criterion in stream.tuned_for:
             best = chosen(trials, criterion, stream.higher)
             options = {option: [f"{value:g}"] for option, value in swept(best, stream.trials[method]).items()}
@@ -101,7 +109,8 @@ def _klopf(stream: Stream, method: str, options: Options, words: list[str], fold
         if not complete(folder):
             _done(klopf([stream.command[0], "--resume", str(folder)]))
         return
-    all_options = {**stream.like_all, **options}
+    of_networks = stream.of_networks if method != "linear" else {}
+    all_options = {**stream.like_all, **of_networks, **options}
     flat = [word for option, values in all_options.items() for word in (option, *values)]
     command = [*stream.command, "--method", method, *flat, *words, "--out", str(folder), "--no-figure"]
     print("klopf", *command, flush=True)
@@ -120,4 +129,5 @@ def complete(folder: Path) -> bool:
 
 def _done(code: int) -> None:
     if code:
+        print("the study goes on by the command that it was begun with", file=sys.stderr)
         raise SystemExit(code)

@@ -180,7 +180,8 @@ void record_one(const Autostep& o, Recording& r) {
   StepSizes all = begin("Autostep", StepRule::autostep, o.scope, r, o);
   const auto bounded = static_cast<Scope>(choice("Autostep", "bound", o.bound, {"network", "layer", "unit"}));
   if (all.scope < bounded)
-    throw Error("[Autostep] bound must not be of less than scope is of, got bound=\"" + o.bound + "\" and scope=\"" + o.scope + "\"");
+    throw Error("[Autostep] bound must be at least as wide as scope, got scope=\"" + o.scope + "\" and bound=\"" + o.bound +
+                "\": set bound to \"" + o.scope + "\"");
   all.trace = for_each_weight<float>(r, "trace");
   if (all.scope == Scope::weight) {
     all.log_step = for_each_weight<float>(r, "log_step");

@@ -117,6 +117,7 @@ class Upgd:
 class Limited:
     """What is done to step sizes beside learning them."""
 
+    step_size: float = option(0.01, BEGIN, above=0)
     minimum_step_size: float = option(
         0.0, "the least that step sizes of IDBD and Autostep fall to", minimum=0
     )
@@ -130,7 +131,16 @@ class Limited:
     weight_decay: float = option(0.0, DECAY, minimum=0)
 
     def limits(self) -> dict[str, Any]:
-        """As the optimizers take them."""
+        """As the optimizers take them.  Raises kl.Error where step sizes would begin outside of them."""
+        begin = self.step_size
+        if begin < self.minimum_step_size:
+            raise kl.Error(
+                f"--step-size must be at least --minimum-step-size {self.minimum_step_size:g}, got {begin:g}"
+            )
+        if self.maximum_step_size is not None and begin > self.maximum_step_size:
+            raise kl.Error(
+                f"--step-size must be at most --maximum-step-size {self.maximum_step_size:g}, got {begin:g}"
+            )
         return {
             "minimum_step_size": self.minimum_step_size,
             "maximum_step_size": self.maximum_step_size,

@@ -98,7 +98,7 @@ class WithRecruitment:
         """kl.Error where an option is given that is of something else, which is not there."""
         for name in names:
             if getattr(self, name) is not None and not there:
-                raise kl.Error(f"{option_of(name)} is an option of {of}")
+                raise kl.Error(f"{option_of(name)} is an option of {of}, and a line is without")
 
 
 @dataclass(frozen=True)
