@@ -185,9 +185,11 @@ def _deaths(axes: Axes, society: Society) -> None:
     assert society.events is not None
     high = float(max(society.updates, 10))
     edges = np.geomspace(1, high, BINS + 1)
+    died = 0
     for layer, colour, _ in _strokes(society):
         counts, _ = np.histogram(lived(society.events, layer).ages, edges)
         axes.stairs(counts, edges, color=colour, linewidth=1.3)
+        died += int(counts.sum())
     axes.set_xscale("log")
     axes.set_xlim(1, high)
     log_ticks(axes.xaxis, 1, high, short)
@@ -195,6 +197,9 @@ def _deaths(axes: Axes, society: Society) -> None:
     axes.set_title("age at death (units)", fontsize=8.5)
     axes.set_xlabel("updates")
     _finish(axes)
+    if not died:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "none died", transform=axes.transAxes, ha="center", color=FAINT, fontsize=8)
 
 
 def _strokes(society: Society) -> list[tuple[int, Any, float]]:
