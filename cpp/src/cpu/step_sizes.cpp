@@ -1,4 +1,4 @@
-// What rows share of step sizes, and the curvature of losses. Few numbers, so one version for all levels.
+// Bounds on steps, the curvature of losses, SwiftTD. Few numbers, so one version for all levels.
 #include <cmath>
 
 #include "cpu/units.hpp"
