@@ -59,18 +59,37 @@ def _panel(axes: Axes, of: Comparison, column: str, names: Sequence[str]) -> Non
     whole = of.whole
     if whole is None:
         raise NotRun(f"{of.name}: the line that all others are compared with was not run")
-    lines = {line.name: line for line in of.others(column)}
-    for place, name in enumerate(names):
-        if name in lines:
-            found = of.difference(whole, lines[name], column)
-            colour = _colour(found)
-            axes.plot([found.low, found.high], [place, place], color=colour, linewidth=1.6)
-            axes.plot(found.mean, place, "o", color=colour, markersize=3.5)
+    found = {
+        names.index(line.name): (of.difference(whole, line, column), len(of.results(line).lost))
+        for line in of.others(column)
+        if line.name in names
+    }
+    limit = _limit([_reach(difference) for difference, lost in found.values() if not lost])
+    for place, (difference, lost) in found.items():
+        colour = _colour(difference)
+        if lost or _reach(difference) > limit:  # said at the edge, so that others are seen
+            said = f"{lost} runs gave out" if lost else f"{difference.mean:+.2f}"
+            edge, align = (0.99, "right") if difference.mean > 0 else (0.01, "left")
+            at = axes.get_yaxis_transform()
+            axes.text(edge, place, said, color=colour, fontsize=7, va="center", ha=align, transform=at)
+            continue
+        axes.plot([difference.low, difference.high], [place, place], color=colour, linewidth=1.6)
+        axes.plot(difference.mean, place, "o", color=colour, markersize=3.5)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="x", labelsize=8, labelcolor=FAINT)
     axes.locator_params(axis="x", nbins=4)
+
+
+def _reach(found: Difference) -> float:
+    return max(abs(found.low), abs(found.high))
+
+
+def _limit(reaches: Sequence[float]) -> float:
+    """How far a panel shows: to the farthest line, unless it is alone out there."""
+    *_, second, first = sorted([0.0, 0.0, *reaches])
+    return first if first <= 4 * second or not second else 1.5 * second
 
 
 def _colour(found: Difference) -> str:

@@ -33,12 +33,16 @@ def _means(of: Comparison) -> Iterator[str]:
             yield (
                 _said(line) + (f" ({lost} lost)" if lost else ""),
                 [
-                    f"{np.nanmean(runs):.3f} ± {np.nanstd(runs, ddof=1) / len(runs) ** 0.5:.3f}"
+                    f"{_number(np.nanmean(runs))} ± {_number(np.nanstd(runs, ddof=1) / len(runs) ** 0.5)}"
                     for runs in (of.values(line, column) for column in of.shown)
                 ],
             )
 
     return _table(f"mean of {of.stream.runs} runs ± one standard error", of.shown, rows())
+
+
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}" if abs(value) < 1000 else f"{value:{sign}.0e}"  # what runs that gave out had
 
 
 def _said(line: Line) -> str:
@@ -54,7 +58,7 @@ def _differences(of: Comparison, whole: Line) -> Iterator[str]:
             for column in of.criteria:
                 other = next(line for line in of.others(column) if line.name == name)
                 mean, low, high = of.difference(whole, other, column)
-                cells.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+                cells.append(f"{_number(mean, '+')} [{_number(low, '+')}, {_number(high, '+')}]")
             yield name, cells
 
     return _table("better than", of.criteria, rows())
