@@ -61,6 +61,13 @@ class Comparison:
         """The line that all others are compared with, where it was run."""
         return next((line for line in self.lines if line.name == self._whole), None)
 
+    @property
+    def line_of_whole(self) -> Line:
+        """The same.  Raises NotRun where it was not run."""
+        if self.whole is None:
+            raise NotRun(f"{self.name}: the line that all others are compared with was not run")
+        return self.whole
+
     def results(self, line: Line) -> LineResults:
         """All that a line measured."""
         return self._results[line]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from klopf.experiments.drawing import FAINT, INK, PALETTE, STYLE, rows_frame
 from klopf.files import atomic_write
 from study.comparison import Comparison, Difference
-from study.stages import NotRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +29,7 @@ def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
 
     columns = max(len(of.criteria) for of in comparisons)
     names = list(dict.fromkeys(line.name for of in comparisons for line in of.lines if line.role == role))
-    names = [name for name in names if all(of.whole and name != of.whole.name for of in comparisons)]
+    names = [name for name in names if all(name != of.line_of_whole.name for of in comparisons)]
     with mpl.rc_context(STYLE):
         figure, grid = rows_frame(
             "How much better the whole is",
@@ -56,11 +55,8 @@ def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
 
 
 def _panel(axes: Axes, of: Comparison, column: str, names: Sequence[str]) -> None:
-    whole = of.whole
-    if whole is None:
-        raise NotRun(f"{of.name}: the line that all others are compared with was not run")
     found = {
-        names.index(line.name): (of.difference(whole, line, column), len(of.results(line).lost))
+        names.index(line.name): (of.difference(of.line_of_whole, line, column), len(of.results(line).lost))
         for line in of.others(column)
         if line.name in names
     }
