@@ -57,9 +57,7 @@ KLOPF_FN void own_each_row(const OwnSteps& op, const Play& play) {
   for (int r = 0; r < op.rows; ++r) {
     const float c = static_cast<float>(sums[2 * r + 1]);
     const float alpha = owner_step<rule>(b[r], v + r, static_cast<float>(sums[2 * r]), c, rates);
-    sums[2 * r + 1] *= alpha;
-    sums[2 * r] = c;
-    factors[2 * r] = alpha, factors[2 * r + 1] = kept(alpha, c);
+    share_step(sums + 2 * r, factors + 2 * r, alpha, c);
   }
 }
 

@@ -35,8 +35,14 @@ KLOPF_FN float owner_step(float& b, float* v, float m, float c, OwnerRates r) {
   return r.initial * exp_of(b);
 }
 
-// The k-th owner's step size, from the sums of -g h and c over its rows; leaves in `sums` of each row c over all of the owner's rows, and
-// its own alpha c.
+// What a row has of its owner's alpha, and leaves in its sums: c over all of the owner's rows, and its own alpha c.
+KLOPF_FN void share_step(double* sums, float* factors, float alpha, float c) {
+  sums[1] *= alpha;
+  sums[0] = c;
+  factors[0] = alpha, factors[1] = kept(alpha, c);
+}
+
+// The k-th owner's step size, from the sums of -g h and c over its rows, which share it.
 KLOPF_FN void own_rows(const OwnSteps& op, const Play& play, int run, int k) {
   const StepSizes& all = op.all;
   double* sums = play.at(all.sums, run);
@@ -61,9 +67,7 @@ KLOPF_FN void own_rows(const OwnSteps& op, const Play& play, int run, int k) {
                           ? owner_step<StepRule::idbd>(b, nullptr, m, c, rates)
                           : owner_step<StepRule::autostep>(b, play.at(all.owner_scale, run) + op.owner + k, m, c, rates);
   for (int r = rows.first; r < rows.first + rows.count; ++r) {
-    sums[2 * r + 1] *= alpha;
-    sums[2 * r] = c;
-    factors[2 * r] = alpha, factors[2 * r + 1] = kept(alpha, c);
+    share_step(sums + 2 * r, factors + 2 * r, alpha, c);
   }
 }
 
