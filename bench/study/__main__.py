@@ -4,7 +4,8 @@ python -m study figure STREAM ... draws how much better the whole is than each r
 python -m study cost              what an example costs under each scope and piece
 
 In the folder bench. Results go to a folder for each stream; the report goes to the standard output, and what
-it was made from, a row a run, to STREAM.csv and STREAM-trials.csv beside.
+it was made from, a row a run, to STREAM.csv (of a later question STREAM-QUESTION.csv) and STREAM-trials.csv
+beside.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def main() -> int:
     )
     parser.add_argument("what", choices=("run", "report", "figure", "cost"))
     parser.add_argument(
-        "streams", nargs="*", metavar="STREAM", help=f"of {'; '.join(STREAMS)} (default: all)"
+        "streams",
+        nargs="*",
+        metavar="STREAM",
+        help=f"of {'; '.join(STREAMS)} (default: all of the question)",
     )
     parser.add_argument(
         "--out", default="../results/study", help="the folder of all of it (default: %(default)s)"
@@ -44,7 +48,7 @@ def main() -> int:
             parser.error(f"cost is of no stream, got {'; '.join(given.streams)}")
         print("\n".join(cost()))
         return 0
-    names = given.streams or list(STREAMS)
+    names = given.streams or list(QUESTIONS[given.question].streams)
     if given.what == "run":
         for name in names:
             run(name, given.out, given.question)

@@ -102,32 +102,16 @@ VARIANTS: dict[str, tuple[str, Options]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """One question to all streams.  seed: of the first run.  whole: the variant that all others are compared
-    with.  variants: methods with their options.  controls: whether streams' controls are run."""
+    """One question.  streams: those it is asked of.  seed: of the first run.  whole: the variant that all
+    others are compared with.  variants: methods with their options.  controls: whether streams' controls
+    are run."""
 
+    streams: tuple[str, ...]
     seed: int
     whole: str
     variants: dict[str, tuple[str, Options]]
     controls: bool
 
-
-# The second setting is what answers to the first question led to, tried on the trials' seeds alone.
-QUESTIONS = {
-    "first": Question(30_000, WHOLE, VARIANTS, True),
-    "second": Question(
-        40_000,
-        "second setting",
-        {
-            "second setting": (
-                WHOLE,
-                {"--dormancy": ["0.1"], "--maturity": ["300"], "--meta-step-size": ["0.03"]},
-            ),
-            "dormancy alone": (WHOLE, {"--dormancy": ["0.1"]}),
-            "decentralised": (WHOLE, {}),
-        },
-        False,
-    ),
-}
 
 _RECALL = ("recall_1", "recall_5", "recall_20")
 _CONTROLS = ("frozen", "frozen-after-first", "scratch", "joint")
@@ -177,5 +161,30 @@ STREAMS = {
         of_networks={"--hidden": ["20"]},
     ),
     "images": _images(_DEMO, 180, "recall_20", 12, like_all={"--init": ["xavier"]}),
-    "photographs": _images(_TINY, 30, "recall_5", 3, tune_runs=2),  # trials end before a task is 20 back
+    # Their trials end before a task is 20 back.
+    "photographs": _images(_TINY, 30, "recall_5", 3, tune_runs=2),
+    "photographs, Kaiming": _images(_TINY, 30, "recall_5", 4, tune_runs=2, like_all={"--init": ["kaiming"]}),
+}
+
+# What answers before led to, tried on the trials' seeds alone: the second setting, and the third question's
+# weights.
+_SECOND_SETTING = {"--dormancy": ["0.1"], "--maturity": ["300"], "--meta-step-size": ["0.03"]}
+_LAST = "photographs, Kaiming"
+_ALL = tuple(name for name in STREAMS if name != _LAST)
+QUESTIONS = {
+    "first": Question(_ALL, 30_000, WHOLE, VARIANTS, True),
+    "second": Question(
+        _ALL,
+        40_000,
+        "second setting",
+        {
+            "second setting": (WHOLE, _SECOND_SETTING),
+            "dormancy alone": (WHOLE, {"--dormancy": ["0.1"]}),
+            WHOLE: (WHOLE, {}),
+        },
+        False,
+    ),
+    "third": Question(
+        (_LAST,), 50_000, WHOLE, {WHOLE: (WHOLE, {}), "second setting": (WHOLE, _SECOND_SETTING)}, False
+    ),
 }
