@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from klopf.experiments.drawing import FAINT, INK, PALETTE, STYLE, rows_frame
 from klopf.files import atomic_write
 from study.comparison import Comparison, Difference
@@ -20,7 +22,7 @@ TITLES = {
     "recall_5": "5 tasks back",
     "recall_20": "20 tasks back",
 }
-BLUE, RED, GREY = PALETTE[0], PALETTE[1], "#888888"
+BLUE, ORANGE, GREY = PALETTE[0], PALETTE[1], "#888888"
 
 
 def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
@@ -32,9 +34,9 @@ def draw(comparisons: Sequence[Comparison], path: Path, role: str) -> None:
     names = [name for name in names if all(name != of.line_of_whole.name for of in comparisons)]
     with mpl.rc_context(STYLE):
         figure, grid = rows_frame(
-            "How much better the whole is",
+            f"{comparisons[0].line_of_whole.name.capitalize()}: how much better it is",
             "mean difference of runs of the same seed with its 95% interval; "
-            "right of the line, in blue: the whole is better; left of it, in red: worse",
+            "right of the line, in blue: it is better; left of it, in orange: worse",
             len(comparisons),
             (1,) * columns,
             row=0.9 + 0.17 * len(names),
@@ -68,6 +70,7 @@ def _panel(axes: Axes, of: Comparison, column: str, names: Sequence[str]) -> Non
             edge, align = (0.99, "right") if difference.mean > 0 else (0.01, "left")
             at = axes.get_yaxis_transform()
             axes.text(edge, place, said, color=colour, fontsize=7, va="center", ha=align, transform=at)
+            axes.plot(np.copysign(limit / 2, difference.mean), place, alpha=0)  # room on its side of the line
             continue
         axes.plot([difference.low, difference.high], [place, place], color=colour, linewidth=1.6)
         axes.plot(difference.mean, place, "o", color=colour, markersize=3.5)
@@ -89,4 +92,4 @@ def _limit(reaches: Sequence[float]) -> float:
 
 
 def _colour(found: Difference) -> str:
-    return BLUE if found.low > 0 else RED if found.high < 0 else GREY
+    return BLUE if found.low > 0 else ORANGE if found.high < 0 else GREY

@@ -15,7 +15,8 @@ class WithRoom:
 
     living: float | None = option(
         None,
-        "share of each hidden layer's units that live at birth; --growth-period adds others (default: all)",
+        "share of each hidden layer's units, rounded, that live at birth; --growth-period adds others "
+        "(default: all)",
         minimum=0,
     )
     wires: int | None = option(
