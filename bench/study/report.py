@@ -56,7 +56,10 @@ def _differences(of: Comparison, whole: Line) -> Iterator[str]:
         for name in dict.fromkeys(line.name for column in of.criteria for line in of.others(column)):
             cells = []
             for column in of.criteria:
-                other = next(line for line in of.others(column) if line.name == name)
+                other = next((line for line in of.others(column) if line.name == name), None)
+                if other is None:  # tuned for what is compared elsewhere, and not run for this yet
+                    cells.append("")
+                    continue
                 mean, low, high = of.difference(whole, other, column)
                 cells.append(f"{_number(mean, '+')} [{_number(low, '+')}, {_number(high, '+')}]")
             yield name, cells
