@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,26 @@ def test_what_was_not_run(
     assert call(monkeypatch, tmp_path, "figure") == 1
     assert call(monkeypatch, tmp_path, "report", "sparse") == 2
     assert "no stream sparse; there are plenty; scarce" in capsys.readouterr().err
+
+
+def test_a_rival_of_which_one_setting_was_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scarce = plan.STREAMS["scarce"]
+    cut = dataclasses.replace(
+        scarce,
+        command=[*scarce.command, "--examples", "20"],
+        length=("--tasks", 80),
+        trials={"bp": {"--step-size": ["0.01"]}},
+        runs=2,
+        tune_runs=2,
+    )
+    monkeypatch.setitem(plan.STREAMS, "scarce", cut)
+    whole = {"decentralised": plan.VARIANTS["decentralised"]}
+    alone = dataclasses.replace(plan.QUESTIONS["first"], variants=whole, controls=False)
+    monkeypatch.setitem(plan.QUESTIONS, "first", alone)
+    assert call(monkeypatch, tmp_path, "run", "scarce") == 0
+    shutil.rmtree(tmp_path / "scarce" / "bp-for-error")
+    capsys.readouterr()
+    assert call(monkeypatch, tmp_path, "report", "scarce") == 0
+    assert "| bp |  | " in capsys.readouterr().out
