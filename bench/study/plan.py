@@ -169,12 +169,12 @@ STREAMS = {
 # What answers before led to, tried on the trials' seeds alone: the second setting, and the third question's
 # weights.
 _SECOND_SETTING = {"--dormancy": ["0.1"], "--maturity": ["300"], "--meta-step-size": ["0.03"]}
-_LAST = "photographs, Kaiming"
-_ALL = tuple(name for name in STREAMS if name != _LAST)
+_THIRD = "photographs, Kaiming"
+_PLANNED = tuple(name for name in STREAMS if name != _THIRD)
 QUESTIONS = {
-    "first": Question(_ALL, 30_000, WHOLE, VARIANTS, True),
+    "first": Question(_PLANNED, 30_000, WHOLE, VARIANTS, True),
     "second": Question(
-        _ALL,
+        _PLANNED,
         40_000,
         "second setting",
         {
@@ -185,6 +185,6 @@ QUESTIONS = {
         False,
     ),
     "third": Question(
-        (_LAST,), 50_000, WHOLE, {WHOLE: (WHOLE, {}), "second setting": (WHOLE, _SECOND_SETTING)}, False
+        (_THIRD,), 50_000, WHOLE, {WHOLE: (WHOLE, {}), "second setting": (WHOLE, _SECOND_SETTING)}, False
     ),
 }

@@ -20,7 +20,7 @@ Row = dict[str, str | int]
 
 
 def write(of: Comparison, out: str) -> None:
-    """A row a run: `<stream>.csv`, later `<stream>-<question>.csv`, and `<stream>-trials.csv`."""
+    """A row a run: `<stream>.csv` (not of the first question: `<stream>-<question>.csv`), and trials."""
     trials = folder_of(of.name, out)
     _write(Path(f"{folder_of(of.name, out, of.question)}.csv"), _compared(of))
     _write(Path(f"{trials}-trials.csv"), _trials(of, trials / "trials"))
